@@ -1,0 +1,76 @@
+# make demo   the mesh on this machine, its claims proven on one screen
+# make test   every test: plain (no root) and kernel (root, network namespaces, eBPF)
+# Both install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+NATIVE := ambient/native
+STAMPS := build/stamps
+PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
+PYTEST := $(PY) -m pytest -q -p no:cacheprovider
+
+.PHONY: help demo test test-plain test-kernel lint native setup bench clean format
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: setup
+	$(PY) -m ambient lab demo
+
+test: setup lint test-plain test-engine-sanitized test-kernel
+
+test-plain: setup
+	$(PYTEST) -m "not kernel"
+
+# A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py).
+test-kernel: setup
+	@[ "$$(id -u)" = 0 ] || { echo "make test-kernel: the kernel lane needs root" >&2; exit 1; }
+	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel
+
+.PHONY: test-engine-sanitized
+test-engine-sanitized: setup
+	bash hack/engine-sanitized.sh
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+	clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+	shellcheck $$(git ls-files '*.sh') .ci/run
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+
+bench: setup
+	$(PY) -m bench.engine
+
+native:
+	@mkdir -p $(NATIVE)
+	$(MAKE) -C engine OUT=$(abspath $(NATIVE))
+	$(MAKE) -C bpf OUT=$(abspath $(NATIVE))
+
+setup: $(STAMPS)/debian $(STAMPS)/venv
+	@$(MAKE) --no-print-directory -s native
+
+$(STAMPS)/debian: hack/debian-packages.txt hack/install-packages.sh
+	@mkdir -p $(@D)
+	bash hack/install-packages.sh $(PACKAGES)
+	@touch $@
+
+# An editable install: the package is this folder, its compiled parts come from `native`.
+$(STAMPS)/venv: pyproject.toml hatch_build.py $(STAMPS)/debian
+	@mkdir -p $(@D)
+	@echo "setup: Python packages into $(VENV)"
+	python3 -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[dev,waypoint]'
+	@touch $@
+
+clean:
+	rm -rf build $(NATIVE)
