@@ -1,0 +1,216 @@
+"""Where a captured connection goes. Pure and total: one plan for every question; model.policy says who may.
+
+The destination's agent decides about access; nothing here allows anything. It only refuses what cannot or must not
+leave: no endpoint, a destination outside the registry where only that is wanted, plaintext where mTLS is required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from ambient.model.mesh import (
+    Identity,
+    IPAddress,
+    OutboundMode,
+    Service,
+    TrafficDistribution,
+    Workload,
+)
+from ambient.model.world import Endpoint, World
+
+FALLBACKS = 2  # endpoints outside the preferred locality that are named as well: as many as the engine retries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One place to dial. With an identity: through a tunnel to `address`, expecting it; without: in the clear."""
+
+    address: IPAddress
+    port: int  # the app's own
+    weight: int  # chance among the choices; 0: only when the others failed
+    workload: Workload | None
+    identity: Identity | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    choices: tuple[Choice, ...]  # never empty; the more preferred first
+    service: Service | None
+    why: str
+    deps: frozenset[str]  # tokens: the plan stands until Changes.touched() has one of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passthrough:
+    """Dial what was asked for, in the clear."""
+
+    why: str
+    deps: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    reason: str  # stable: ambiguous_address, not_in_registry, no_such_port, no_healthy_endpoint, mtls_required
+    why: str
+    deps: frozenset[str]
+
+
+Plan = Carry | Passthrough | Refuse
+
+
+def plan(
+    world: World,
+    client: Workload,
+    to: IPAddress,
+    port: int,
+    *,
+    avoid: Container[tuple[IPAddress, int]] = (),
+) -> Plan:
+    """Plan a connection of `client` to `to`:`port`. avoid: (address, port) of endpoints set aside for a while."""
+    deps = frozenset({"mesh", "wl:" + client.key, "ns:" + client.namespace, f"ip:{to}"})
+    if to in client.addresses or to.is_loopback:
+        return Passthrough(why=f"{to} is pod {client.key} itself", deps=deps)
+    claims = world.claims(to)
+    if len(claims) > 1:
+        why = f"{to} has more than one owner ({', '.join(claims)}): nobody can say who would answer"
+        return Refuse(reason="ambiguous_address", why=why, deps=deps)
+    if service := world.service_at(to):
+        return _to_service(world, client, service, to, port, avoid, deps | {"svc:" + service.key})
+    if workload := world.workload_at(to):
+        return _to_pod(world, client, workload, to, port, deps | {"wl:" + workload.key})
+    if node := world.node_at(to):
+        return Passthrough(why=f"{to} is Node {node.name}: what runs on its own network is outside the mesh", deps=deps)
+    return _to_unknown(world, client, to, port, deps)
+
+
+def _to_unknown(world: World, client: Workload, to: IPAddress, port: int, deps: frozenset[str]) -> Plan:
+    namespace = world.namespaces.get(client.namespace)
+    own = namespace.outbound if namespace else None
+    if (own or world.mesh.outbound) is OutboundMode.REGISTRY_ONLY:
+        who = f"namespace {client.namespace}" if own else "the mesh"
+        why = f"{to}:{port} is no Service, pod or node, and {who} allows only those (outbound: registry-only)"
+        return Refuse(reason="not_in_registry", why=why, deps=deps)
+    return Passthrough(why=f"{to} is unknown to the mesh", deps=deps)
+
+
+def _to_pod(world: World, client: Workload, pod: Workload, to: IPAddress, port: int, deps: frozenset[str]) -> Plan:
+    choice = _choice(world, client, pod, to, port, 1)
+    if choice.identity is None and _requires_mtls(world, client):
+        return _mtls_required(client, f"pod {pod.key} ({to}) is not enrolled", deps)
+    service = _headless_at(world, pod, to, port)
+    if service:
+        deps |= {"svc:" + service.key}
+    return Carry(choices=(choice,), service=service, why=f"{to} is pod {pod.key}", deps=deps)
+
+
+def _headless_at(world: World, pod: Workload, ip: IPAddress, port: int) -> Service | None:
+    """The headless Service the client may have meant, if only one can be it: for telemetry, not routing."""
+    found = [
+        service
+        for service in world.services_of(pod)
+        if not service.vips and any(port in e.ports.values() for e in world.endpoints[service.key] if e.address == ip)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _to_service(
+    world: World,
+    client: Workload,
+    service: Service,
+    vip: IPAddress,
+    port: int,
+    avoid: Container[tuple[IPAddress, int]],
+    deps: frozenset[str],
+) -> Plan:
+    name = f"Service {service.key}"
+    if port not in {known.port for known in service.ports}:
+        ports = ", ".join(str(known.port) for known in service.ports) or "none"
+        return Refuse(reason="no_such_port", why=f"{name} has no port {port}, its ports are: {ports}", deps=deps)
+    if not service.selector:
+        return Passthrough(why=f"{name} has no selector: its endpoints are not the mesh's", deps=deps)
+    usable = [e for e in world.endpoints[service.key] if port in e.ports and (e.ready or service.publish_not_ready)]
+    usable = [e for e in usable if e.address.version == vip.version] or usable
+    if service.local_only:
+        usable = [e for e in usable if world.workloads[e.workload].node == client.node]
+    if not usable:
+        where = f" on node {client.node}" if service.local_only else ""
+        every = len(world.endpoints[service.key])
+        why = f"{name} port {port} has no ready endpoint{where} ({every} known)"
+        return Refuse(reason="no_healthy_endpoint", why=why, deps=deps)
+    if _requires_mtls(world, client):
+        usable = [e for e in usable if e.workload == client.key or world.workloads[e.workload].enrolled]
+        if not usable:
+            return _mtls_required(client, f"no ready endpoint of {name} port {port} is enrolled", deps)
+    choices = tuple(
+        _choice(world, client, world.workloads[endpoint.workload], endpoint.address, endpoint.ports[port], weight)
+        for endpoint, weight in _weighed(world, client, service, port, usable, avoid)
+    )
+    return Carry(choices=choices, service=service, why=f"{name}: {_preference(service, choices, usable)}", deps=deps)
+
+
+def _weighed(
+    world: World,
+    client: Workload,
+    service: Service,
+    port: int,
+    usable: list[Endpoint],
+    avoid: Container[tuple[IPAddress, int]],
+) -> list[tuple[Endpoint, int]]:
+    """The closest endpoints by weight, then with weight 0 those set aside and a few that are farther away.
+
+    An endpoint is set aside only while others exist, anywhere: a farther one that works is better than a near one that
+    does not.
+    """
+    good = [e for e in usable if (e.address, e.ports[port]) not in avoid] or usable
+    set_aside = {id(e) for e in usable} - {id(e) for e in good}
+    rank = {id(e): closeness(service.distribution, client, world.workloads[e.workload]) for e in usable}
+    best = max(rank[id(e)] for e in good)
+    near = [e for e in good if rank[id(e)] == best]
+    aside = [e for e in usable if id(e) in set_aside and rank[id(e)] >= best]
+    farther = sorted((e for e in good if rank[id(e)] < best), key=lambda e: -rank[id(e)])
+    return [(e, e.weight) for e in near] + [(e, 0) for e in farther[:FALLBACKS] + aside]
+
+
+def closeness(distribution: TrafficDistribution, client: Workload, server: Workload) -> int:
+    """How much of where the client is the server shares, as far as the distribution cares: higher is preferred.
+
+    Region, zone and node are compared from the outside in; what is unknown is shared with nobody.
+    """
+    if distribution is TrafficDistribution.ANY:
+        return 0
+    here, there = client.locality, server.locality
+    same_region = here.region == there.region
+    same_zone = same_region and here.zone == there.zone != ""
+    if distribution is TrafficDistribution.SAME_NODE and client.node == server.node != "":
+        return 3
+    if same_zone:
+        return 2
+    return int(same_region and here.region != "")
+
+
+def _choice(world: World, client: Workload, server: Workload, ip: IPAddress, port: int, weight: int) -> Choice:
+    """A pod that dials itself through a VIP never leaves its network namespace: there is nothing to encrypt."""
+    tunnel = server.enrolled and not server.host_network and server.key != client.key
+    identity = server.identity(world.mesh.trust_domain) if tunnel else None
+    return Choice(address=ip, port=port, weight=weight, workload=server, identity=identity)
+
+
+def _requires_mtls(world: World, client: Workload) -> bool:
+    namespace = world.namespaces.get(client.namespace)
+    return namespace is not None and namespace.require_mtls
+
+
+def _mtls_required(client: Workload, problem: str, deps: frozenset[str]) -> Refuse:
+    why = f"{problem}, and namespace {client.namespace} requires mutual TLS (ambient.dev/require-mtls)"
+    return Refuse(reason="mtls_required", why=why, deps=deps)
+
+
+def _preference(service: Service, choices: tuple[Choice, ...], usable: list[Endpoint]) -> str:
+    first = sum(choice.weight > 0 for choice in choices)
+    text = f"{first} of {len(usable)} usable endpoints"
+    if service.local_only:
+        text += ", this node's only (internalTrafficPolicy: Local)"
+    if service.distribution is not TrafficDistribution.ANY:
+        text += f", the closest (trafficDistribution: {service.distribution.value})"
+    return text
