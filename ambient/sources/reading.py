@@ -1,0 +1,163 @@
+"""Reading untyped values strictly: every look at a value knows its path and notes what is wrong with it.
+
+A reader goes on after an error (with a default), so that one pass finds all of them. Knows no kinds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ambient.model.mesh import IPAddress, IPNetwork, address
+
+T = TypeVar("T")
+PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+SHOWN = 80  # characters of a wrong value that an error shows
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    path: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A value at a path. null and absent are the same, as in Kubernetes."""
+
+    value: object
+    path: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+    def wrong(self, expected: str, found: str | None = None) -> None:
+        self.problems.append(Problem(self.path, expected, shown(self.value) if found is None else found))
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to read."""
+        return self.value is not None
+
+    def get(self, key: str) -> Spot:
+        """The field, or a Spot of nothing."""
+        inside = self.value.get(key) if isinstance(self.value, Mapping) else None
+        return Spot(inside, self._below(key), self.problems)
+
+    def at(self, *keys: str) -> Spot:
+        spot = self
+        for key in keys:
+            spot = spot.mapping().get(key)
+        return spot
+
+    def _below(self, key: str) -> str:
+        if not PLAIN_KEY.fullmatch(key):
+            return f'{self.path}["{key}"]'
+        return f"{self.path}.{key}" if self.path else key
+
+    def mapping(self, *known: str) -> Spot:
+        """This Spot, checked to be a mapping or absent; with `known`, other fields are errors."""
+        if self.value is not None and not isinstance(self.value, Mapping):
+            self.wrong("a mapping")
+            return Spot(None, self.path, self.problems)
+        if known and self.value is not None:
+            for key in self.value:
+                if key not in known:
+                    self.get(str(key)).wrong(f"no such field (known: {', '.join(known)})", repr(key))
+        return self
+
+    def required(self, expected: str) -> Spot:
+        if self.value is None:
+            self.wrong(expected, "nothing")
+        return self
+
+    def items(self) -> Iterator[Spot]:
+        """The elements of a list, absent means none."""
+        if self.value is None:
+            return
+        if not isinstance(self.value, list):
+            self.wrong("a list")
+            return
+        for index, item in enumerate(self.value):
+            yield Spot(item, f"{self.path}[{index}]", self.problems)
+
+    def text(self, default: str = "") -> str:
+        if self.value is None:
+            return default
+        if not isinstance(self.value, str):
+            self.wrong("text")
+            return default
+        return self.value
+
+    def flag(self, default: bool = False) -> bool:
+        if self.value is None:
+            return default
+        if not isinstance(self.value, bool):
+            self.wrong("true or false")
+            return default
+        return self.value
+
+    def port(self) -> int | None:
+        if isinstance(self.value, int) and not isinstance(self.value, bool) and 0 < self.value < 65536:
+            return self.value
+        self.wrong("a port number from 1 to 65535")
+        return None
+
+    def labels(self) -> Mapping[str, str]:
+        """A mapping of text to text."""
+        found: dict[str, str] = {}
+        if self.mapping().value is not None and isinstance(self.value, Mapping):
+            for key, value in self.value.items():
+                if isinstance(key, str) and isinstance(value, str):
+                    found[key] = value
+                else:
+                    self.get(str(key)).wrong("text", shown(value if isinstance(key, str) else key))
+        return found
+
+    def one_of(self, options: Mapping[str, T], default: T) -> T:
+        if self.value is None:
+            return default
+        if isinstance(self.value, str) and self.value in options:
+            return options[self.value]
+        self.wrong(" or ".join(sorted(options)))
+        return default
+
+    def parsed(self, parse: Callable[[str], T], expected: str) -> T | None:
+        """The text as parse() reads it; its ValueError becomes a problem."""
+        if isinstance(self.value, str):
+            try:
+                return parse(self.value)
+            except ValueError:
+                pass  # said just below, with the path
+        self.wrong(expected)
+        return None
+
+    def address(self) -> IPAddress | None:
+        return self.parsed(address, "an IP address")
+
+    def network(self) -> IPNetwork | None:
+        return self.parsed(network, "an IP address or CIDR block")
+
+
+def network(text: str) -> IPNetwork:
+    """An address or CIDR block; host bits are cleared, an IPv4-mapped block is IPv4. ValueError when it is neither."""
+    parsed = ipaddress.ip_network(text.strip(), strict=False)
+    if isinstance(parsed, ipaddress.IPv6Network) and parsed.prefixlen >= 96:
+        mapped = parsed.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, parsed.prefixlen - 96))
+    return parsed
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it."""
+    match value:
+        case None:
+            return "nothing"
+        case Mapping():
+            return "a mapping"
+        case list():
+            return "a list"
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
