@@ -1,0 +1,147 @@
+"""Every decision that is still in force or still has connections, and which of them a change of the World touches.
+
+Pure bookkeeping: it puts questions to the judge it was given and says what the engine must forget or cut; it sends
+nothing. The cost of a change is that of the decisions that depend on what changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from ambient.dataplane import abi
+from ambient.dataplane.questions import Outcome, Question
+from ambient.observe.records import Flow
+
+
+@dataclass(slots=True)
+class Decision:
+    id: int
+    question: Question | None  # None: inherited from another version, only its record is known
+    flow: Flow
+    outcome: Outcome | None = None  # None: inherited, its details died with the agent that made it
+    in_force: bool = True  # the engine may be repeating it
+    deps: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What the engine must be told after the World changed. Cut implies forget."""
+
+    forget: list[int] = field(default_factory=list)
+    cut: list[Decision] = field(default_factory=list)
+
+
+NOTES_MOST = 10_000  # refusals whose record is still on its way; each is taken within moments
+
+
+class Decisions:
+    def __init__(self, judge: Callable[[Question], Outcome], first_id: int) -> None:
+        """`first_id` must be above every id an earlier agent may have used with a living engine."""
+        self._judge = judge
+        self._ids = itertools.count(first_id)
+        self._by_id: dict[int, Decision] = {}
+        self._by_question: dict[Question, Decision] = {}
+        self._by_dep: dict[str, set[int]] = {}
+        self._notes: OrderedDict[int, Note] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, number: int) -> Decision | None:
+        return self._by_id.get(number)
+
+    def decide(self, question: Question) -> Decision:
+        """The decision in force for this question, made now if there is none."""
+        known = self._by_question.get(question)
+        if known is not None:
+            return known
+        outcome = self._judge(question)
+        decision = Decision(next(self._ids), question, outcome.flow, outcome)
+        self._add(decision)
+        if not outcome.sampled:
+            self._by_question[question] = decision
+        return decision
+
+    def note(self, why: str, reason: str) -> int:
+        """A refusal that answers no question (the peer is nobody): an id for its one record."""
+        number = next(self._ids)
+        self._notes[number] = Note(reason, why)
+        if len(self._notes) > NOTES_MOST:
+            self._notes.popitem(last=False)
+        return number
+
+    def take_note(self, number: int) -> Note | None:
+        return self._notes.pop(number, None)
+
+    def inherit(self, number: int, question: Question | None, flow: Flow) -> None:
+        """A decision of an earlier agent that the engine still has connections of."""
+        self._add(Decision(number, question, flow, in_force=False))
+
+    def touched(self, tokens: Iterable[str]) -> Revision:
+        """Judge again what depends on any of these tokens."""
+        numbers: set[int] = set()
+        for token in tokens:
+            numbers |= self._by_dep.get(token, set())
+        return self._rejudge(self._by_id[number] for number in sorted(numbers))
+
+    def rejudge_all(self) -> Revision:
+        return self._rejudge([self._by_id[number] for number in sorted(self._by_id)])
+
+    def keep_only(self, alive: Iterable[int]) -> None:
+        """Drop what is out of force and has no connection left: all but these ids."""
+        keep = set(alive)
+        for number in [n for n, d in self._by_id.items() if not d.in_force and n not in keep]:
+            self._drop(self._by_id[number])
+
+    def _rejudge(self, decisions: Iterable[Decision]) -> Revision:
+        revision = Revision()
+        for decision in list(decisions):
+            if decision.question is None:
+                continue
+            before, now = decision.outcome, self._judge(decision.question)
+            if before == now:
+                continue
+            self._retire(decision)
+            self._depend(decision, now.deps)
+            decision.outcome = now
+            revision.forget.append(decision.id)
+            if decision.flow.verdict == "allow" and now.verdict is abi.Verdict.REFUSE:
+                decision.flow = replace(decision.flow, verdict="deny", rule=now.flow.rule, reason=now.flow.reason)
+                revision.cut.append(decision)
+        return revision
+
+    def _add(self, decision: Decision) -> None:
+        self._by_id[decision.id] = decision
+        if decision.question is not None:
+            outcome = decision.outcome or self._judge(decision.question)
+            self._depend(decision, outcome.deps)
+
+    def _depend(self, decision: Decision, deps: frozenset[str]) -> None:
+        for token in decision.deps - deps:
+            dependants = self._by_dep[token]
+            dependants.discard(decision.id)
+            if not dependants:
+                del self._by_dep[token]
+        for token in deps - decision.deps:
+            self._by_dep.setdefault(token, set()).add(decision.id)
+        decision.deps = deps
+
+    def _retire(self, decision: Decision) -> None:
+        """Out of force: not given again; kept for the records of its connections, and judged again while it has any."""
+        decision.in_force = False
+        if decision.question is not None and self._by_question.get(decision.question) is decision:
+            del self._by_question[decision.question]
+
+    def _drop(self, decision: Decision) -> None:
+        self._retire(decision)
+        self._depend(decision, frozenset())
+        del self._by_id[decision.id]

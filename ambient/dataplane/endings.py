@@ -1,0 +1,77 @@
+"""ENDED to record: the one place where a connection becomes its access record and its metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ambient.dataplane import abi, parties, wire
+from ambient.dataplane.decisions import Note
+from ambient.dataplane.pods import LocalPods, role_of
+from ambient.model.world import World
+from ambient.observe.records import Ending, Flow, Party
+
+# Ends that mean the mesh said no, although no decision did: the record says deny and names the reason.
+_REFUSALS = frozenset(
+    {
+        abi.Reason.NO_ANSWER,
+        abi.Reason.NO_SOCKET,
+        abi.Reason.NO_CONTEXT,
+        abi.Reason.HANDSHAKE,
+        abi.Reason.BAD_REQUEST,
+        abi.Reason.PROTOCOL,
+        abi.Reason.RESOURCES,
+        abi.Reason.STRANGER,
+    }
+)
+
+
+def ending(conn: abi.Conn, text: str, engine: str) -> Ending:
+    """`engine`: tells this engine's connection numbers from another's."""
+    reason = abi.Reason(conn.reason)
+    return Ending(
+        connection=f"{engine}-{conn.id:x}",
+        source=wire.show_addr(conn.from_),
+        destination=wire.show_addr(conn.to),
+        dialled=wire.show_addr(conn.dialled),
+        started_ns=conn.start_at,
+        duration_ns=conn.duration_ns,
+        setup_ns=conn.setup_ns,
+        sent=conn.sent,
+        received=conn.received,
+        reason=reason.name.lower(),
+        error=conn.error,
+        text=text,
+        trace=bytes(conn.trace).hex() if any(conn.trace) else "",
+    )
+
+
+def flow_of(conn: abi.Conn, flow: Flow | None, note: Note | None, world: World, pods: LocalPods) -> Flow:
+    """The decision's flow where there was a decision; else what can be said from addresses (and our note) alone."""
+    reason = abi.Reason(conn.reason)
+    if flow is None:
+        flow = _undecided(conn, world, pods)
+        if note is not None:
+            return replace(flow, rule=note.why, reason=note.reason)
+    if flow.verdict == "allow" and reason in _REFUSALS:
+        return replace(flow, verdict="deny", reason=reason.name.lower())
+    return flow
+
+
+def _undecided(conn: abi.Conn, world: World, pods: LocalPods) -> Flow:
+    role = role_of(conn.listener)
+    local = pods.of_listener(conn.listener)
+    workload = world.workloads.get(local.workload) if local else None
+    here = Party.of(workload, local.identity) if workload and local else Party()
+    outbound = role is abi.Role.OUTBOUND
+    there = parties.at(world, wire.read_addr(conn.to if outbound else conn.from_)[0])
+    return Flow(
+        reporter="source" if outbound else "destination",
+        source=here if outbound else there,
+        destination=there if outbound else here,
+        service="",
+        verdict="deny",
+        rule="ended before it was decided",
+        reason=abi.Reason(conn.reason).name.lower(),
+        path="plaintext" if role is abi.Role.INBOUND_PLAIN else "tunnel",
+        security="unknown",
+    )

@@ -1,0 +1,271 @@
+"""The engine as the agent sees it: there is always one, it knows what it must know, and messages reach all its workers.
+
+Holds the desired state (settings, contexts, pods with their listening sockets) and replays it to whatever engine is
+there: one that outlived an earlier agent, or a new one after a death. It decides nothing about connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ambient.dataplane import abi, process
+from ambient.dataplane.link import Link, broadcast
+from ambient.dataplane.pods import listener_id
+from ambient.dataplane.wire import Message
+
+log = logging.getLogger(__name__)
+
+INVENTORY_TIMEOUT = 10.0  # seconds; an engine answers within milliseconds, unless it is stopped
+
+
+class Superseded(Exception):
+    """Another agent attached to our engine: this one has nothing left to do."""
+
+
+@dataclass(slots=True)
+class PodState:
+    cookie: int
+    family: socket.AddressFamily
+    context: int
+    listeners: Mapping[abi.Role, socket.socket]
+
+
+@dataclass(slots=True)
+class Rows:
+    """An inventory: what every worker listed, in the order it came."""
+
+    messages: list[Message] = field(default_factory=list)
+    waiting: set[int] = field(default_factory=set)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Engine:
+    def __init__(
+        self,
+        run_dir: Path,
+        threads: int,
+        cgroup: Path,
+        settings: abi.Settings,
+        *,
+        stash: int,
+        make_sockets: Callable[[int, int], Awaitable[list[socket.socket]]],
+        on_message: Callable[[Link, Message], None],
+        on_started: Callable[[], None],
+    ) -> None:
+        """`make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_started`: a new one runs."""
+        self.pid = 0
+        self.start_at = 0
+        self.restarts = -1  # the first start is not one
+        self._run_dir, self._threads, self._cgroup = run_dir, threads, cgroup
+        self._settings, self._stash, self._make_sockets = settings, stash, make_sockets
+        self._on_message, self._on_started = on_message, on_started
+        self._clients_map: int | None = None
+        self._contexts: dict[int, Message] = {}
+        self._pods: dict[int, PodState] = {}
+        self._links: list[Link] = []
+        self._lost: asyncio.Event = asyncio.Event()
+        self._hello: dict[Link, asyncio.Future[abi.Hello]] = {}
+        self._inventories: dict[int, Rows] = {}
+        self._numbers = itertools.count(1)
+        self._stocking: set[asyncio.Task[None]] = set()
+
+    @property
+    def attached(self) -> bool:
+        return bool(self._links) and all(link.is_open for link in self._links)
+
+    # Desired state
+
+    def set_clients_map(self, fd: int) -> None:
+        self._clients_map = fd
+        self.send(Message(abi.Type.CLIENTS_MAP, fds=[fd]))
+
+    def set_context(self, number: int, expires_at_ns: int, cert: bytes, key: bytes, roots: bytes) -> None:
+        body = abi.Context(
+            context=number, expires_at=expires_at_ns, cert_len=len(cert), key_len=len(key), roots_len=len(roots)
+        )
+        self._contexts[number] = Message(abi.Type.CONTEXT, body, cert + key + roots)
+        self.send(self._contexts[number])
+
+    def add_pod(self, pod: PodState) -> None:
+        """Serve a pod; again to change its context. The listening sockets stay the caller's."""
+        self._pods[pod.cookie] = pod
+        self._introduce(pod)
+
+    def leave_pod(self, cookie: int) -> None:
+        """Accept nothing more for a pod; IDLE follows when its last connection ended."""
+        if self._pods.pop(cookie, None) is not None:
+            self.send(Message(abi.Type.LEAVE, abi.Ref(id=cookie)))
+
+    def send(self, *messages: Message) -> None:
+        """To every worker."""
+        broadcast(self._links, *messages)
+
+    def restock(self, link: Link, cookie: int, want: int) -> None:
+        """Answer STASH_LOW of one worker."""
+        task = asyncio.get_running_loop().create_task(self._stock(link, cookie, want), name=f"stash of pod {cookie}")
+        self._stocking.add(task)
+        task.add_done_callback(self._stocked)
+
+    # Life
+
+    async def attach(self) -> Rows:
+        """Attach to the running engine, or start one. Returns its inventory. Raises process.EngineFailed."""
+        found = await self._connect()
+        if not found:
+            await process.start(self._run_dir, self._threads, self._cgroup)
+            if not await self._connect():
+                raise process.EngineFailed(f"the engine just started in {self._run_dir} does not answer")
+            self.restarts += 1
+            self._on_started()
+        self._replay()
+        rows = await self.inventory(answers=True, conns=True, listeners=True) if found else Rows()
+        if self.restarts < 0:
+            self.restarts = 0
+        return rows
+
+    async def run(self) -> None:
+        """Keep an engine; never returns. Raises Superseded when another agent took it over."""
+        while True:
+            await self._lost.wait()
+            pid = self.pid
+            for link in self._links:
+                link.close()
+            self._links = []
+            for rows in self._inventories.values():
+                rows.done.set()
+            if await self._still_alive(pid):
+                raise Superseded(f"engine {pid} lives but closed our attachment: another agent took over")
+            await self.attach()
+
+    async def _still_alive(self, pid: int) -> bool:
+        """A dying engine closes its sockets a moment before its pid goes."""
+        try:
+            await asyncio.wait_for(process.gone(pid), 0.5)
+        except TimeoutError:
+            return True
+        return False
+
+    async def barrier(self) -> None:
+        """Return when every worker has dealt with all that was sent so far."""
+        await self.inventory()
+
+    async def inventory(self, *, answers: bool = False, conns: bool = False, listeners: bool = False) -> Rows:
+        number = next(self._numbers)
+        rows = Rows(waiting={id(link) for link in self._links if link.is_open})
+        if not rows.waiting:
+            return rows
+        self._inventories[number] = rows
+        self.send(
+            Message(abi.Type.INVENTORY, abi.Inventory(id=number, answers=answers, conns=conns, listeners=listeners))
+        )
+        try:
+            await asyncio.wait_for(rows.done.wait(), INVENTORY_TIMEOUT)
+        finally:
+            del self._inventories[number]
+        return rows
+
+    async def _connect(self) -> bool:
+        """Attach to every worker of a living engine. False when there is none."""
+        self._lost.clear()
+        links: list[Link] = []
+        try:
+            first = await self._greet(0)
+            links.append(first[0])
+            for worker in range(1, first[1].workers):
+                links.append((await self._greet(worker))[0])
+        except (OSError, TimeoutError):
+            for link in links:
+                link.close()
+            return False
+        self.pid, self.start_at = first[1].pid, first[1].start_at
+        self._links = links
+        return True
+
+    async def _greet(self, worker: int) -> tuple[Link, abi.Hello]:
+        link = Link(self._run_dir / f"engine.{worker}.sock", self._on_messages, self._on_lost)
+        self._hello[link] = asyncio.get_running_loop().create_future()
+        try:
+            hello = await asyncio.wait_for(self._hello[link], 2.0)
+        except TimeoutError:
+            link.close("no HELLO within 2 s")
+            raise
+        finally:
+            del self._hello[link]
+        if hello.abi != abi.ABI:
+            link.close("another ABI")
+            raise process.EngineFailed(
+                f"the engine {hello.pid} in {self._run_dir} speaks version {hello.abi}, this agent {abi.ABI}: "
+                "start an agent of its version, or end it (its connections end with it)"
+            )
+        link.worker = hello.worker
+        return link, hello
+
+    def _replay(self) -> None:
+        self.send(Message(abi.Type.SETTINGS, self._settings))
+        if self._clients_map is not None:
+            self.send(Message(abi.Type.CLIENTS_MAP, fds=[self._clients_map]))
+        self.send(*self._contexts.values())
+        for pod in self._pods.values():
+            self._introduce(pod)
+
+    def _introduce(self, pod: PodState) -> None:
+        self.send(Message(abi.Type.POD, abi.Pod(pod=pod.cookie, stash_family=pod.family, stash_want=self._stash)))
+        for role, sock in pod.listeners.items():
+            body = abi.Listen(
+                listener=listener_id(pod.cookie, role),
+                pod=pod.cookie,
+                context=pod.context if role is abi.Role.INBOUND_TUNNEL else 0,
+                role=role,
+            )
+            self.send(Message(abi.Type.LISTEN, body, fds=[sock.fileno()]))
+        for link in self._links:
+            self.restock(link, pod.cookie, self._stash)
+
+    async def _stock(self, link: Link, cookie: int, want: int) -> None:
+        for start in range(0, want, abi.FDS_MAX):
+            if cookie not in self._pods or not link.is_open:
+                return
+            fds = [sock.detach() for sock in await self._make_sockets(cookie, min(want - start, abi.FDS_MAX))]
+            link.send(Message(abi.Type.STASH, abi.PodRef(pod=cookie, have=len(fds)), fds=fds, give=True))
+
+    def _stocked(self, task: asyncio.Task[None]) -> None:
+        self._stocking.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s: no sockets made: %s", task.get_name(), task.exception())
+
+    def _on_messages(self, link: Link, messages: list[Message]) -> None:
+        for message in messages:
+            match message.body:
+                case abi.Hello() as hello:
+                    greeting = self._hello.get(link)
+                    if greeting is not None and not greeting.done():
+                        greeting.set_result(hello)
+                case abi.Ref() as end:
+                    self._row_end(link, end.id)
+                case _ if message.type in (abi.Type.ROW_ANSWER, abi.Type.ROW_CONN, abi.Type.ROW_LISTENER):
+                    # Workers answer inventories in the order they were asked: a row belongs to the oldest unfinished.
+                    pending = next((r for r in self._inventories.values() if id(link) in r.waiting), None)
+                    if pending is not None:
+                        pending.messages.append(message)
+                case _:
+                    self._on_message(link, message)
+
+    def _row_end(self, link: Link, number: int) -> None:
+        rows = self._inventories.get(number)
+        if rows is not None:
+            rows.waiting.discard(id(link))
+            if not rows.waiting:
+                rows.done.set()
+
+    def _on_lost(self, link: Link, reason: str) -> None:
+        greeting = self._hello.get(link)
+        if greeting is not None and not greeting.done():
+            greeting.set_exception(ConnectionError(reason))
+        if link in self._links:
+            self._lost.set()

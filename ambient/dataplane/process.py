@@ -1,0 +1,116 @@
+"""The engine as a process: find its binary, start it in a session and cgroup of its own, notice its death.
+
+The engine outlives the agent that started it; nothing here ends it except stop().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+BINARY = Path(__file__).parent.parent / "native" / "ambient-engine"
+_START_TIMEOUT = 5.0  # seconds; it takes some 20 ms, a loaded machine ten times that
+
+
+class EngineFailed(Exception):
+    """The engine could not be started; the text says what was tried and what it said."""
+
+
+def cgroup_for_engine(agent_cgroup: Path, mesh_cgroup: Path) -> Path:
+    """Where the engine belongs: below the agent's own cgroup, never in one that pods are in too.
+
+    The connect hook tells the engine's connections from the pods' by this cgroup.
+    """
+    if agent_cgroup != mesh_cgroup and mesh_cgroup not in agent_cgroup.parents:
+        return mesh_cgroup / "ambient-engine"  # the agent is outside of what is captured: keep the engine findable
+    return agent_cgroup / ("ambient-engine" if agent_cgroup == mesh_cgroup else "engine")
+
+
+async def start(run_dir: Path, threads: int, cgroup: Path, *, binary: Path = BINARY) -> int:
+    """Start an engine and wait until its sockets are there. Returns its pid. Raises EngineFailed."""
+    if not os.access(binary, os.X_OK):
+        raise EngineFailed(f"no engine at {binary}: build it with `make native`, or install a wheel, which contains it")
+    ready, ready_child = os.pipe()
+    try:
+        command = [os.fspath(binary), "--run-dir", os.fspath(run_dir), "--threads", str(threads)]
+        try:
+            child = _spawn([*command, "--ready-fd", str(ready_child)], ready_child, cgroup)
+        except OSError as error:
+            raise EngineFailed(f"starting {' '.join(command)} in cgroup {cgroup} failed: {error}") from error
+        os.close(ready_child)
+        ready_child = -1
+        if await _first_byte(ready):
+            return child.pid
+        child.kill()
+        status = child.wait()
+        raise EngineFailed(
+            f"{' '.join(command)} was not ready within {_START_TIMEOUT:g} s (status {status}); "
+            "its own message stands above this one"
+        )
+    finally:
+        os.close(ready)
+        if ready_child >= 0:
+            os.close(ready_child)
+
+
+def _spawn(command: list[str], keep: int, cgroup: Path) -> subprocess.Popen[bytes]:
+    """It is in its cgroup before it can have a connection: it has none until an agent attached."""
+    cgroup.mkdir(exist_ok=True)
+    child = subprocess.Popen(command, pass_fds=(keep,), stdin=subprocess.DEVNULL, start_new_session=True)
+    (cgroup / "cgroup.procs").write_text(str(child.pid))
+    return child
+
+
+async def _first_byte(fd: int) -> bool:
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _settle, arrived)
+    try:
+        await asyncio.wait_for(arrived, _START_TIMEOUT)
+        return os.read(fd, 1) != b""
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(fd)
+
+
+async def gone(pid: int) -> None:
+    """Return when the process is no more, whoever its parent is."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, _settle, ended)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        reap(pid)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def reap(pid: int) -> None:
+    """Collect a dead child; harmless for a process that is not ours."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+async def stop(pid: int) -> None:
+    """End an engine, connections and all."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    await gone(pid)

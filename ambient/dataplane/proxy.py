@@ -1,0 +1,276 @@
+"""The engine's questions answered: messages in, decisions asked, messages out. The only place that knows both sides.
+
+World, pods and certificates are given; nothing here watches or loads them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from ambient.dataplane import abi, endings, headers, inbound, outbound, wire
+from ambient.dataplane.decisions import Decision, Decisions, Revision
+from ambient.dataplane.health import Health
+from ambient.dataplane.link import Link
+from ambient.dataplane.pods import LocalPods, role_of
+from ambient.dataplane.questions import (
+    Outbound,
+    Outcome,
+    Peer,
+    Plaintext,
+    Question,
+    Request,
+    Target,
+    label,
+    read_label,
+)
+from ambient.dataplane.wire import Message
+from ambient.identity.svid import UntrustedPeer, read_peer
+from ambient.model.mesh import TUNNEL_PORT, IPAddress
+from ambient.model.world import World
+from ambient.observe.records import Ending, Flow, Party
+
+SAMPLE_USES = 64  # a sampled service is sampled again after this many connections
+
+
+class Observer(Protocol):
+    """Where records and measurements go."""
+
+    def ended(self, flow: Flow, ending: Ending) -> None: ...
+    def handshake(self, seconds: float) -> None: ...
+    def dial_failed(self, reason: str) -> None: ...
+
+
+class Sender(Protocol):
+    """The engine, as far as answers need it."""
+
+    @property
+    def start_at(self) -> int: ...
+    def send(self, *messages: Message) -> None: ...
+    def restock(self, link: Link, cookie: int, want: int) -> None: ...
+
+
+class Proxy:
+    def __init__(
+        self,
+        world: World,
+        pods: LocalPods,
+        observer: Observer,
+        *,
+        first_id: int,
+        clock: Callable[[], float],
+        rng: random.Random,
+        on_idle: Callable[[int], None],
+    ) -> None:
+        """`clock`: monotonic seconds. `on_idle(cookie)`: a pod that left has no connection left."""
+        self.world = world
+        self.host: Collection[IPAddress] = frozenset()
+        self.decisions = Decisions(self.judge, first_id)
+        self._engine: Sender | None = None
+        self._pods, self._observer, self._on_idle = pods, observer, on_idle
+        self._clock, self._rng, self._health = clock, rng, Health()
+        self._aside: dict[IPAddress, frozenset[str]] = {}  # what depends on the endpoints that pause
+
+    def serve(self, engine: Sender) -> None:
+        self._engine = engine
+
+    def judge(self, question: Question) -> Outcome:
+        match question:
+            case Outbound():
+                return outbound.judge(question, self.world, avoid=self._health, rng=self._rng)
+            case Plaintext():
+                return inbound.judge_plaintext(question, self.world, self.host)
+            case Peer():
+                return inbound.judge_peer(question, self.world)
+            case Request():
+                return inbound.judge_request(question, self.world)
+
+    # The World
+
+    def revise(self, revision: Revision) -> None:
+        """Tell the engine what it must forget, and what it must cut."""
+        if self._engine is None:
+            return
+        cut = {decision.id for decision in revision.cut}
+        for number in revision.forget:
+            if number in cut:
+                self._engine.send(Message(abi.Type.CUT, abi.Cut(answer=number, reason=abi.Reason.CUT)))
+            else:
+                self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=number)))
+
+    def inherit(self, rows: list[Message]) -> None:
+        """Take over the decisions of an earlier agent: their records are ours, none of them is repeated, all judged."""
+        for row in rows:
+            if isinstance(row.body, abi.AnswerRow):
+                text = row.tail[: row.body.label_len]
+                question: Question | None
+                try:
+                    question, flow = read_label(text)
+                except ValueError:
+                    question, flow = None, _UNREADABLE
+                if self.decisions.get(row.body.answer) is None:
+                    self.decisions.inherit(row.body.answer, question, flow)
+        if self._engine is not None:
+            self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=0)))
+
+    # The engine's messages
+
+    def on_message(self, link: Link, message: Message) -> None:
+        match message.body:
+            case abi.Accepted() as accepted:
+                self._accepted(link, accepted)
+            case abi.TunnelQuestion() as tunnel:
+                self._tunnel(link, tunnel, message.tail)
+            case abi.Request() as request:
+                self._request(link, request, message.tail)
+            case abi.DialFailed() as failed:
+                self._dial_failed(failed)
+            case abi.Conn() as conn:
+                self._ended(link, conn, message.tail[: conn.text_len].decode(errors="replace"))
+            case abi.PodRef() as pod if message.type is abi.Type.STASH_LOW:
+                if self._engine is not None:
+                    self._engine.restock(link, pod.pod, pod.want)
+            case abi.PodRef() as pod:
+                self._on_idle(pod.pod)
+            case _:
+                raise wire.ProtocolError(f"{message.type.name} came where a question was expected")
+
+    def _accepted(self, link: Link, accepted: abi.Accepted) -> None:
+        pod = self._pods.of_listener(accepted.listener)
+        to, port = wire.read_addr(accepted.to)
+        if pod is None:
+            self._refuse(link, accepted.question, "this pod is no more in the mesh", "unknown_workload")
+        elif role_of(accepted.listener) is abi.Role.OUTBOUND:
+            self._answer(link, accepted.question, pod.cookie, Outbound(pod.workload, pod.uid, pod.cookie, to, port))
+        else:
+            source, _ = wire.read_addr(accepted.from_)
+            self._answer(link, accepted.question, pod.cookie, Plaintext(pod.workload, pod.uid, source, to, port))
+
+    def _tunnel(self, link: Link, asked: abi.TunnelQuestion, tail: bytes) -> None:
+        self._observer.handshake(asked.handshake_ns / 1e9)
+        pod = self._pods.of_listener(asked.listener)
+        outward = asked.target != 0
+        remote, _ = wire.read_addr(asked.to if outward else asked.from_)
+        if outward:
+            client = self.world.workload_at(wire.read_addr(asked.from_)[0])
+            pod = self._pods.of_workload(client.key) if client else None
+        if pod is None:
+            self._refuse(link, asked.question, "this pod is no more in the mesh", "unknown_workload")
+            return
+        try:
+            peer = read_peer(tail[: asked.cert_len], self.world.mesh.trust_domain)
+        except UntrustedPeer as error:
+            self._refuse(link, asked.question, str(error), error.reason)
+            return
+        self._answer(link, asked.question, pod.cookie, Peer(pod.workload, pod.uid, outward, remote, peer.identity))
+
+    def _request(self, link: Link, asked: abi.Request, tail: bytes) -> None:
+        pod = self._pods.of_listener(asked.listener)
+        accepted = self.decisions.get(asked.peer)
+        try:
+            to, port = headers.authority(headers.parse(tail[: asked.headers_len]).get(":authority", ""))
+        except headers.BadHeader as error:
+            self._refuse(link, asked.question, str(error), "bad_request", inbound.BAD_REQUEST)
+            return
+        if pod is None or accepted is None or not isinstance(accepted.question, Peer):
+            self._refuse(link, asked.question, "the tunnel's peer is not known to this agent", "unknown_peer")
+            return
+        if port == TUNNEL_PORT:
+            self._refuse(link, asked.question, "a tunnel leads to no tunnel", "bad_request", inbound.UNAVAILABLE)
+            return
+        source, _ = wire.read_addr(asked.from_)
+        peer = accepted.question.identity
+        self._answer(link, asked.question, pod.cookie, Request(pod.workload, pod.uid, peer, source, to, port))
+
+    def _dial_failed(self, failed: abi.DialFailed) -> None:
+        ip, port = wire.read_addr(failed.dial)
+        decision = self.decisions.get(failed.answer)
+        self._observer.dial_failed(abi.Reason(failed.reason).name.lower())
+        if decision is None or not isinstance(decision.question, Outbound):
+            return
+        back = self._health.failed(ip, port, self._clock())
+        if back is not None:
+            self._aside[ip] = decision.deps
+            self.revise(self.decisions.touched(decision.deps))
+            asyncio.get_running_loop().call_later(max(0.0, back - self._clock()), self._pauses_over)
+
+    def _pauses_over(self) -> None:
+        for ip in self._health.tick(self._clock()):
+            self.revise(self.decisions.touched(self._aside.pop(ip, frozenset())))
+
+    def _ended(self, link: Link, conn: abi.Conn, text: str) -> None:
+        decision = self.decisions.get(conn.answer)
+        if conn.setup_ns and conn.dialled.port:
+            self._health.worked(*wire.read_addr(conn.dialled))
+        note = self.decisions.take_note(conn.answer)
+        flow = endings.flow_of(conn, decision.flow if decision else None, note, self.world, self._pods)
+        engine = f"{self._engine.start_at:x}" if self._engine else ""
+        self._observer.ended(flow, endings.ending(conn, text, engine))
+        link.seen()
+
+    # Answers
+
+    def _answer(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
+        decision = self.decisions.decide(question)
+        link.send(_message(question_id, cookie, decision))
+
+    def _refuse(self, link: Link, question_id: int, why: str, reason: str, status: int = inbound.DENIED) -> None:
+        """Refuse what is not even a question: the record is made of the engine's facts and this sentence."""
+        body = abi.Answer(
+            question=question_id, answer=self.decisions.note(why, reason), verdict=abi.Verdict.REFUSE, status=status
+        )
+        link.send(Message(abi.Type.ANSWER, body))
+
+
+def _message(question_id: int, cookie: int, decision: Decision) -> Message:
+    assert decision.question is not None
+    assert decision.outcome is not None
+    outcome = decision.outcome
+    text = label(decision.question, decision.flow)
+    host, baggage = outcome.host.encode(), outcome.baggage.encode()
+    body = abi.Answer(
+        question=question_id,
+        answer=decision.id,
+        pod=cookie,
+        verdict=outcome.verdict,
+        flags=abi.AnswerFlag.REMEMBER | (abi.AnswerFlag.SHOW_CLIENT if outcome.show_client else 0),
+        status=outcome.status,
+        uses=SAMPLE_USES if outcome.sampled else 0,
+        choices=len(outcome.targets),
+        label_len=len(text),
+        baggage_len=len(baggage),
+        host_len=len(host),
+    )
+    choices = b"".join(_choice(target) for target in outcome.targets)
+    return Message(abi.Type.ANSWER, body, choices + text + baggage + host)
+
+
+def _choice(target: Target) -> bytes:
+    end = wire.addr(target.ip, target.port)
+    if not target.tunnel:
+        return bytes(abi.Choice(dial=end, weight=target.weight))
+    return bytes(
+        abi.Choice(
+            dial=wire.addr(target.ip, TUNNEL_PORT),
+            authority=end,
+            target=target.tunnel,
+            context=target.context,
+            weight=target.weight,
+            flags=abi.ChoiceFlag.VIA_TUNNEL,
+        )
+    )
+
+
+_UNREADABLE = Flow(
+    reporter="source",
+    source=Party(),
+    destination=Party(),
+    service="",
+    verdict="allow",
+    rule="decided by an agent of another version",
+    reason="",
+    path="tunnel",
+    security="unknown",
+)

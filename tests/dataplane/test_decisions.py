@@ -1,0 +1,138 @@
+"""Which decisions a change touches, and what the engine is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ambient.dataplane import abi
+from ambient.dataplane.decisions import NOTES_MOST, Decisions
+from ambient.dataplane.questions import Outbound, Outcome, Question
+from ambient.model.mesh import address
+from ambient.observe.records import Flow
+
+ALLOW = Outcome(verdict=abi.Verdict.CARRY, flow=Flow(reporter="source"), deps=frozenset({"svc:shop/web"}))
+DENY = Outcome(
+    verdict=abi.Verdict.REFUSE,
+    flow=Flow(reporter="source", verdict="deny", rule="because", reason="denied_by_policy"),
+    deps=frozenset({"svc:shop/web", "policy:shop"}),
+)
+
+
+class Judge:
+    """Answers what it is told to, and counts."""
+
+    def __init__(self, outcome: Outcome = ALLOW) -> None:
+        self.outcome = outcome
+        self.asked: list[Question] = []
+
+    def __call__(self, question: Question) -> Outcome:
+        self.asked.append(question)
+        return self.outcome
+
+
+def a_question(port: int = 80) -> Outbound:
+    return Outbound("shop/client", "u", 100, address("10.0.0.1"), port)
+
+
+def test_the_same_question_is_judged_once_and_has_one_id() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=7)
+    assert decisions.decide(a_question()) is decisions.decide(a_question())
+    assert decisions.decide(a_question()).id == 7
+    assert len(judge.asked) == 1
+
+
+def test_only_decisions_that_depend_on_a_token_are_judged_again() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=1)
+    decisions.decide(a_question())
+    judge.outcome = replace(ALLOW, deps=frozenset({"svc:shop/api"}))
+    decisions.decide(a_question(81))
+    judge.asked.clear()
+    decisions.touched({"svc:shop/api", "wl:nobody"})
+    assert judge.asked == [a_question(81)]
+
+
+def test_an_unchanged_outcome_tells_the_engine_nothing_and_stays_in_force() -> None:
+    decisions = Decisions(Judge(), first_id=1)
+    decision = decisions.decide(a_question())
+    assert decisions.touched(ALLOW.deps).forget == []
+    assert decisions.decide(a_question()) is decision
+
+
+def test_a_changed_but_still_allowed_outcome_is_forgotten_not_cut() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=1)
+    old = decisions.decide(a_question())
+    judge.outcome = replace(ALLOW, host="web")
+    revision = decisions.touched(ALLOW.deps)
+    assert (revision.forget, revision.cut) == ([old.id], [])
+    assert decisions.decide(a_question()).id != old.id
+    assert decisions.touched(ALLOW.deps).forget == [], "judged again, it is what it was a moment ago"
+
+
+def test_a_decision_that_would_now_be_refused_is_cut_and_its_record_says_why() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=1)
+    old = decisions.decide(a_question())
+    judge.outcome = DENY
+    assert decisions.touched(ALLOW.deps).cut == [old]
+    assert (old.flow.verdict, old.flow.rule, old.flow.reason) == ("deny", "because", "denied_by_policy")
+    assert decisions.touched({"policy:shop"}).cut == [], "it is cut once"
+
+
+def test_a_refusal_that_becomes_allowed_is_forgotten() -> None:
+    judge = Judge(DENY)
+    decisions = Decisions(judge, first_id=1)
+    old = decisions.decide(a_question())
+    judge.outcome = ALLOW
+    assert decisions.touched({"policy:shop"}).forget == [old.id]
+
+
+def test_an_inherited_decision_is_never_given_but_is_cut_when_it_would_be_refused_now() -> None:
+    judge = Judge(DENY)
+    decisions = Decisions(judge, first_id=100)
+    decisions.inherit(5, a_question(), Flow(reporter="source"))
+    assert decisions.decide(a_question()).id == 100
+    assert [decision.id for decision in decisions.rejudge_all().cut] == [5]
+
+
+def test_an_inherited_decision_of_another_version_keeps_its_record_only() -> None:
+    decisions = Decisions(Judge(DENY), first_id=100)
+    decisions.inherit(5, None, Flow(reporter="source", rule="old"))
+    assert decisions.rejudge_all().forget == []
+    found = decisions.get(5)
+    assert found is not None
+    assert found.flow.rule == "old"
+
+
+def test_a_sampled_outcome_is_made_anew_each_time() -> None:
+    decisions = Decisions(Judge(replace(ALLOW, sampled=True)), first_id=1)
+    assert decisions.decide(a_question()).id != decisions.decide(a_question()).id
+
+
+def test_what_is_out_of_force_is_dropped_once_the_engine_has_nothing_under_it() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=1)
+    old = decisions.decide(a_question())
+    judge.outcome = replace(ALLOW, host="web")
+    decisions.touched(ALLOW.deps)
+    decisions.keep_only([old.id])
+    assert decisions.get(old.id) is old
+    decisions.keep_only([])
+    assert decisions.get(old.id) is None
+    current = decisions.decide(a_question())
+    decisions.keep_only([])
+    assert decisions.get(current.id) is current, "what is in force stays"
+
+
+def test_notes_are_taken_once_and_bounded() -> None:
+    decisions = Decisions(Judge(), first_id=1)
+    first = decisions.note("a stranger", "untrusted_peer")
+    note = decisions.take_note(first)
+    assert note is not None
+    assert note.why == "a stranger"
+    assert decisions.take_note(first) is None
+    numbers = [decisions.note("again", "untrusted_peer") for _ in range(NOTES_MOST + 1)]
+    assert decisions.take_note(numbers[0]) is None
+    assert decisions.take_note(numbers[-1]) is not None

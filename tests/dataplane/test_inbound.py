@@ -1,0 +1,108 @@
+"""Who gets into a pod, over a tunnel and in the clear."""
+
+from __future__ import annotations
+
+import pytest
+
+from ambient.dataplane import abi, inbound
+from ambient.dataplane.questions import Peer, Plaintext, Request
+from ambient.model.mesh import (
+    Action,
+    AuthorizationPolicy,
+    Identity,
+    IPAddress,
+    Match,
+    MtlsMode,
+    PeerAuthentication,
+    Rule,
+    address,
+)
+from tests.dataplane.worlds import API_IP, CLIENT, CLIENT_IP, NODE_2, WEB, WEB_IP, a_world
+
+STRICT = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
+ONLY_CLIENT = AuthorizationPolicy(
+    namespace="shop",
+    name="only-client",
+    action=Action.ALLOW,
+    rules=(Rule(clauses=((Match(principals=(CLIENT.principal,)),),)),),
+)
+
+
+@pytest.mark.parametrize(
+    ("remote", "identity", "reason"),
+    [
+        (CLIENT_IP, CLIENT, ""),
+        (API_IP, CLIENT, "source_mismatch"),
+        (CLIENT_IP, Identity("cluster.local", "shop", "web"), "source_mismatch"),
+        (CLIENT_IP, Identity("other.domain", "shop", "client"), "source_mismatch"),
+        (address("10.9.9.9"), CLIENT, "unknown_source"),
+    ],
+    ids=["its own", "another pod's address", "another account", "another trust domain", "nobody's address"],
+)
+@pytest.mark.parametrize("outbound", [False, True], ids=["accepted", "dialled"])
+def test_a_tunnels_certificate_must_belong_to_its_address(
+    remote: IPAddress, identity: Identity, reason: str, outbound: bool
+) -> None:
+    outcome = inbound.judge_peer(Peer("shop/web", "uid-web", outbound, remote, identity), a_world())
+    assert outcome.flow.reason == reason
+    assert outcome.verdict is (abi.Verdict.REFUSE if reason else abi.Verdict.ACCEPT)
+
+
+def a_request(**fields: object) -> Request:
+    given = {"server": "shop/web", "uid": "uid-web", "peer": CLIENT, "source": CLIENT_IP, "to": WEB_IP, "port": 8080}
+    return Request(**(given | fields))  # type: ignore[arg-type]
+
+
+def test_an_allowed_request_carries_the_address_to_dial_and_shows_the_client() -> None:
+    outcome = inbound.judge_request(a_request(), a_world(ONLY_CLIENT))
+    assert outcome.verdict is abi.Verdict.CARRY
+    assert outcome.show_client
+    assert [(t.ip, t.port, t.tunnel) for t in outcome.targets] == [(WEB_IP, 8080, 0)]
+    assert outcome.flow.rule == "AuthorizationPolicy shop/only-client rule 0"
+    assert {"policy:shop", "wl:shop/web", f"ip:{CLIENT_IP}"} <= outcome.deps
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "status"),
+    [
+        ({"to": API_IP}, "wrong_authority", 400),
+        ({"to": address("127.0.0.1")}, "wrong_authority", 400),
+        ({"source": API_IP}, "source_mismatch", 401),
+        ({"source": address("10.9.9.9")}, "unknown_source", 401),
+        ({"uid": "uid-of-its-predecessor"}, "unknown_workload", 503),
+        ({"server": "shop/gone"}, "unknown_workload", 503),
+        ({"peer": WEB, "source": WEB_IP}, "no_allow_matched", 401),
+    ],
+    ids=["another pod", "loopback", "another's address", "nobody's", "a namesake", "gone", "not allowed"],
+)
+def test_a_refused_request_has_its_reason_and_ztunnels_status(
+    fields: dict[str, object], reason: str, status: int
+) -> None:
+    outcome = inbound.judge_request(a_request(**fields), a_world(ONLY_CLIENT))
+    assert outcome.verdict is abi.Verdict.REFUSE
+    assert not outcome.targets
+    assert (outcome.flow.reason, outcome.status, outcome.flow.verdict) == (reason, status, "deny")
+
+
+def plaintext(source: IPAddress, *more: object, host: frozenset[IPAddress] = frozenset()) -> tuple[abi.Verdict, str]:
+    outcome = inbound.judge_plaintext(Plaintext("shop/web", "uid-web", source, WEB_IP, 8080), a_world(*more), host)
+    assert bool(outcome.targets) == (outcome.verdict is abi.Verdict.CARRY)
+    return outcome.verdict, outcome.flow.reason
+
+
+def test_plaintext_is_allowed_where_nothing_forbids_it_and_refused_under_strict() -> None:
+    assert plaintext(address("10.9.9.9")) == (abi.Verdict.CARRY, "")
+    assert plaintext(address("10.9.9.9"), STRICT) == (abi.Verdict.REFUSE, "strict_mtls")
+    assert plaintext(CLIENT_IP, ONLY_CLIENT) == (abi.Verdict.REFUSE, "no_allow_matched")
+
+
+def test_probes_from_the_pods_own_node_pass_even_under_strict_and_another_nodes_do_not() -> None:
+    assert plaintext(NODE_2, STRICT) == (abi.Verdict.CARRY, "")
+    gateway = address("169.254.1.1")
+    assert plaintext(gateway, STRICT, host=frozenset({gateway})) == (abi.Verdict.CARRY, "")
+    assert plaintext(address("172.16.0.1"), STRICT) == (abi.Verdict.REFUSE, "strict_mtls")
+
+
+def test_plaintext_to_an_address_that_is_not_the_pods_is_refused() -> None:
+    question = Plaintext("shop/web", "uid-web", CLIENT_IP, API_IP, 8080)
+    assert inbound.judge_plaintext(question, a_world(), frozenset()).flow.reason == "wrong_address"

@@ -1,0 +1,278 @@
+"""The engine's questions answered: what goes back on the link, and what is recorded."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from ambient.dataplane import abi, wire
+from ambient.dataplane.pods import listener_id
+from ambient.dataplane.proxy import Proxy
+from ambient.dataplane.wire import Message
+from ambient.identity.ca import EmbeddedCA
+from ambient.identity.svid import request
+from ambient.model.mesh import Identity, MtlsMode, PeerAuthentication
+from ambient.observe.records import Ending, Flow
+from tests.dataplane.worlds import CLIENT, CLIENT_IP, LEGACY_IP, WEB_IP, WEB_VIP, a_world, the_pods
+
+OUTBOUND, TUNNEL, PLAIN = abi.Role.OUTBOUND, abi.Role.INBOUND_TUNNEL, abi.Role.INBOUND_PLAIN
+
+
+class Link:
+    """Keeps what was sent, as a worker would see it."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.start_at = 0xABC
+        self.acknowledged = 0
+
+    def send(self, *messages: Message) -> None:
+        self.sent += messages
+
+    def seen(self) -> None:
+        self.acknowledged += 1
+
+    def restock(self, _link: object, cookie: int, want: int) -> None:
+        self.sent.append(Message(abi.Type.STASH, abi.PodRef(pod=cookie, want=want)))
+
+    def answer(self) -> abi.Answer:
+        body = self.sent.pop().body
+        assert isinstance(body, abi.Answer)
+        return body
+
+
+class Records:
+    def __init__(self) -> None:
+        self.all: list[tuple[Flow, Ending]] = []
+        self.failures: list[str] = []
+        self.handshakes: list[float] = []
+
+    def ended(self, flow: Flow, ending: Ending) -> None:
+        self.all.append((flow, ending))
+
+    def handshake(self, seconds: float) -> None:
+        self.handshakes.append(seconds)
+
+    def dial_failed(self, reason: str) -> None:
+        self.failures.append(reason)
+
+
+class Setup:
+    def __init__(self, *more: object) -> None:
+        self.world = a_world(*more)
+        self.records, self.link, self.idle = Records(), Link(), []
+        self.pods = the_pods(self.world)
+        self.proxy = Proxy(
+            self.world,
+            self.pods,
+            self.records,
+            first_id=1,
+            clock=lambda: 0.0,
+            rng=random.Random(1),
+            on_idle=self.idle.append,  # type: ignore[arg-type]
+        )
+        self.proxy.serve(self.link)  # type: ignore[arg-type]
+        (pod,) = self.pods
+        self.cookie = pod.cookie
+
+    def say(self, kind: abi.Type, body: abi.Struct, tail: bytes = b"") -> None:
+        self.proxy.on_message(self.link, Message(kind, body, tail))  # type: ignore[arg-type]
+
+    def accepted(self, role: abi.Role, source: object, to: object, port: int, question: int = 9) -> abi.Answer:
+        body = abi.Accepted(
+            question=question,
+            listener=listener_id(self.cookie, role),
+            from_=wire.addr(source, 40000),  # type: ignore[arg-type]
+            to=wire.addr(to, port),  # type: ignore[arg-type]
+        )
+        self.say(abi.Type.ACCEPTED, body)
+        return self.link.answer()
+
+
+def test_an_outbound_connection_is_answered_with_remembered_choices() -> None:
+    setup = Setup()
+    answer = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
+    assert (answer.question, answer.verdict, answer.pod, answer.choices) == (9, abi.Verdict.CARRY, setup.cookie, 1)
+    assert answer.flags == abi.AnswerFlag.REMEMBER
+    assert setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80, question=10).answer == answer.answer
+
+
+def test_a_choice_over_a_tunnel_dials_15008_and_asks_for_the_apps_port() -> None:
+    setup = Setup()
+    setup.proxy.on_message(
+        setup.link,  # type: ignore[arg-type]
+        Message(
+            abi.Type.ACCEPTED,
+            abi.Accepted(
+                question=1,
+                listener=listener_id(setup.cookie, OUTBOUND),
+                from_=wire.addr(CLIENT_IP, 1),
+                to=wire.addr(WEB_VIP, 80),
+            ),
+        ),
+    )
+    choice = abi.Choice.from_buffer_copy(setup.link.sent[0].tail)
+    assert wire.read_addr(choice.dial) == (WEB_IP, 15008)
+    assert wire.read_addr(choice.authority) == (WEB_IP, 8080)
+    assert choice.flags == abi.ChoiceFlag.VIA_TUNNEL
+    assert choice.target
+    assert choice.context
+
+
+def test_plaintext_to_a_strict_pod_is_refused_and_without_policy_shown_its_client() -> None:
+    strict = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
+    assert Setup(strict).accepted(PLAIN, LEGACY_IP, CLIENT_IP, 80).verdict == abi.Verdict.REFUSE
+    answer = Setup().accepted(PLAIN, LEGACY_IP, CLIENT_IP, 80)
+    assert answer.verdict == abi.Verdict.CARRY
+    assert answer.flags & abi.AnswerFlag.SHOW_CLIENT
+
+
+def test_a_pod_that_left_gets_a_refusal_never_silence() -> None:
+    setup = Setup()
+    setup.pods.remove(setup.cookie)
+    assert setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80).verdict == abi.Verdict.REFUSE
+
+
+@pytest.fixture(scope="module")
+def web_certificate(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    import asyncio
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    authority = EmbeddedCA.open(tmp_path_factory.mktemp("ca") / "ca", "cluster.local")
+    identity = Identity("cluster.local", "shop", "web")
+    _, csr = request(identity)
+    issued = asyncio.run(authority.issue(csr, identity, timedelta(hours=1)))
+    return x509.load_pem_x509_certificate(issued.chain_pem).public_bytes(Encoding.DER)
+
+
+def tunnel(setup: Setup, remote: object, cert: bytes) -> abi.Answer:
+    body = abi.TunnelQuestion(
+        question=5,
+        listener=listener_id(setup.cookie, TUNNEL),
+        handshake_ns=2_000_000,
+        from_=wire.addr(remote, 50000),  # type: ignore[arg-type]
+        to=wire.addr(CLIENT_IP, 15008),
+        cert_len=len(cert),
+    )
+    setup.say(abi.Type.TUNNEL, body, cert)
+    return setup.link.answer()
+
+
+def a_request(setup: Setup, peer: int, authority: str) -> abi.Answer:
+    headers = b":method\0CONNECT\0:authority\0" + authority.encode() + b"\0"
+    body = abi.Request(
+        question=6,
+        listener=listener_id(setup.cookie, TUNNEL),
+        peer=peer,
+        from_=wire.addr(WEB_IP, 50000),
+        to=wire.addr(CLIENT_IP, 15008),
+        headers_len=len(headers),
+    )
+    setup.say(abi.Type.REQUEST, body, headers + b"\0\0")
+    return setup.link.answer()
+
+
+def test_a_tunnel_is_accepted_and_its_requests_are_judged_by_its_identity(web_certificate: bytes) -> None:
+    setup = Setup()
+    accepted = tunnel(setup, WEB_IP, web_certificate)
+    assert accepted.verdict == abi.Verdict.ACCEPT
+    assert setup.records.handshakes == [0.002]
+    assert a_request(setup, accepted.answer, f"{CLIENT_IP}:80").verdict == abi.Verdict.CARRY
+
+
+@pytest.mark.parametrize(
+    ("authority", "status"),
+    [("10.9.9.9:80", 400), ("web:80", 400), ("", 400), (f"{CLIENT_IP}:15008", 503)],
+    ids=["another pod", "a name", "nothing", "a tunnel in a tunnel"],
+)
+def test_a_request_for_something_else_gets_its_status(web_certificate: bytes, authority: str, status: int) -> None:
+    setup = Setup()
+    answer = a_request(setup, tunnel(setup, WEB_IP, web_certificate).answer, authority)
+    assert (answer.verdict, answer.status) == (abi.Verdict.REFUSE, status)
+
+
+def test_a_request_of_a_peer_this_agent_never_accepted_is_refused() -> None:
+    answer = a_request(Setup(), 12345, f"{CLIENT_IP}:80")
+    assert (answer.verdict, answer.status) == (abi.Verdict.REFUSE, 401)
+
+
+@pytest.mark.parametrize("cert", [b"", b"no certificate"], ids=["empty", "garbage"])
+def test_a_tunnel_without_a_readable_certificate_is_refused_and_recorded_once(cert: bytes) -> None:
+    setup = Setup()
+    answer = tunnel(setup, WEB_IP, cert)
+    assert answer.verdict == abi.Verdict.REFUSE
+    listener = listener_id(setup.cookie, TUNNEL)
+    setup.say(abi.Type.ENDED, abi.Conn(answer=answer.answer, listener=listener, reason=abi.Reason.REFUSED))
+    ((flow, _),) = setup.records.all
+    assert (flow.verdict, flow.reason, flow.reporter) == ("deny", "malformed_certificate", "destination")
+    assert flow.rule
+
+
+def test_an_ended_connection_is_recorded_with_what_was_decided() -> None:
+    setup = Setup()
+    answer = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
+    conn = abi.Conn(id=3, answer=answer.answer, sent=10, received=20, reason=abi.Reason.CLOSED, start_at=1, setup_ns=5)
+    setup.say(abi.Type.ENDED, conn, b"")
+    ((flow, ending),) = setup.records.all
+    assert (flow.verdict, flow.source.principal) == ("allow", CLIENT.principal)
+    assert setup.link.acknowledged == 1, "the engine keeps a record until it is told that it is written"
+    assert (ending.connection, ending.sent, ending.received, ending.reason) == ("abc-3", 10, 20, "closed")
+
+
+def test_a_connection_nobody_answered_is_a_denial_that_says_so() -> None:
+    setup = Setup()
+    conn = abi.Conn(id=3, listener=listener_id(setup.cookie, OUTBOUND), reason=abi.Reason.NO_ANSWER)
+    setup.say(abi.Type.ENDED, conn)
+    ((flow, _),) = setup.records.all
+    assert (flow.verdict, flow.reason, flow.reporter) == ("deny", "no_answer", "source")
+
+
+def test_a_change_tells_the_engine_to_cut_what_would_be_refused_now() -> None:
+    setup = Setup()
+    answer = setup.accepted(PLAIN, LEGACY_IP, CLIENT_IP, 80)
+    strict = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
+    setup.proxy.world = setup.world.replace([strict], revision="2")
+    setup.proxy.revise(setup.proxy.decisions.touched({"policy:shop"}))
+    (message,) = setup.link.sent
+    assert message.type is abi.Type.CUT
+    assert isinstance(message.body, abi.Cut)
+    assert message.body.answer == answer.answer
+
+
+def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent() -> None:
+    first = Setup()
+    first.say(
+        abi.Type.ACCEPTED,
+        abi.Accepted(
+            question=1,
+            listener=listener_id(first.cookie, PLAIN),
+            from_=wire.addr(LEGACY_IP, 1),
+            to=wire.addr(CLIENT_IP, 80),
+        ),
+    )
+    message = first.link.sent[0]
+    assert isinstance(message.body, abi.Answer)
+    at = message.body.choices * 72
+    label = message.tail[at : at + message.body.label_len]
+    strict = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
+    second = Setup(strict)
+    row = Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(label)), label)
+    second.proxy.inherit([row, row])
+    second.link.sent.clear()
+    second.proxy.revise(second.proxy.decisions.rejudge_all())
+    assert [m.type for m in second.link.sent] == [abi.Type.CUT]
+    second.say(abi.Type.ENDED, abi.Conn(id=1, answer=777, reason=abi.Reason.CUT))
+    ((flow, _),) = second.records.all
+    assert (flow.verdict, flow.reason, flow.destination.workload) == ("deny", "strict_mtls", "client")
+
+
+def test_stash_low_and_idle_reach_their_owners() -> None:
+    setup = Setup()
+    setup.say(abi.Type.STASH_LOW, abi.PodRef(pod=setup.cookie, want=8))
+    assert setup.link.sent[-1].type is abi.Type.STASH
+    setup.say(abi.Type.IDLE, abi.PodRef(pod=setup.cookie))
+    assert setup.idle == [setup.cookie]
