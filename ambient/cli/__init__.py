@@ -1,0 +1,59 @@
+"""The command line. Nouns read, verbs change; a command's module is imported when it is called, so that help is quick.
+
+Exit codes: see errors.py. Shell completion is click's: `eval "$(_AMBIENT_COMPLETE=bash_source ambient)"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+import click
+
+from ambient import __version__
+
+__all__ = ["main"]
+
+
+class _Lazy(NamedTuple):
+    where: str  # module:command
+    help: str  # one line, so that listing it imports nothing
+
+
+COMMANDS = {
+    "agent": _Lazy("ambient.cli.agent:agent", "Run this node's agent."),
+    "ca": _Lazy("ambient.cli.ca:ca", "The embedded CA's roots, and the steps that replace one."),
+    "check": _Lazy("ambient.cli.check:check", "Check this machine, or manifests, before anything is changed."),
+    "explain": _Lazy("ambient.cli.explain:explain", "Say what would happen to a connection, and why."),
+    "get": _Lazy("ambient.cli.get:get", "Show what agents know: workloads, policies, connections..."),
+    "lab": _Lazy("ambient.cli.lab:lab", "A cluster of network namespaces on this machine."),
+    "trace": _Lazy("ambient.cli.trace:trace", "Watch enrolled pods' TCP live, in words."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        found = COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        module, _, name = found.where.partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command), found.where
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ambient")
+def main() -> None:
+    """Ambient: a service mesh without sidecars.
+
+    Exit codes: 0 yes, or done; 1 the answer is no, or a check failed; 2 wrong usage; 3 no agent to ask;
+    4 this machine lacks something.
+    """

@@ -1,0 +1,66 @@
+"""How commands print: JSON for programs, tables for people. Everything is sorted by whoever made the rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Rows = Sequence[Mapping[str, object]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(command: F) -> F:
+    """`-o table|json`, as the argument `output`."""
+    choose = click.option(
+        "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
+    )
+    return choose(command)
+
+
+def as_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def rows(found: Rows, output: str, columns: Sequence[str], what: str) -> None:
+    """JSON has every field, a table the `columns`. `what`: the plural noun, for when there is none."""
+    if output == "json":
+        as_json(list(found))
+    elif not found:
+        click.echo(f"No {what}.", err=True)
+    else:
+        table(found, columns)
+
+
+def table(found: Rows, columns: Sequence[str]) -> None:
+    """On a terminal fitted to it; into a pipe or file every row is one line, nothing is cut."""
+    cells = [[text(row.get(column)) for column in columns] for row in found]
+    header = [column.replace("_", " ").upper() for column in columns]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+        for line in (header, *cells):
+            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            click.echo("  ".join(padded).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in header:
+        shown.add_column(name, overflow="fold")
+    for line in cells:
+        shown.add_row(*map(Text, line))
+    Console().print(shown)
+
+
+def text(value: object) -> str:
+    """A value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ",".join(map(text, value)) or "-"
+    return "-" if value is None or value == "" else str(value)

@@ -1,0 +1,109 @@
+"""Which agents a command talks to: --socket, the lab's nodes, or this node's own. Opens nothing but directories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ambient.cli.errors import Failure, NoAgent, warn
+from ambient.observe import client
+
+LABS = Path("/run/ambient/lab")
+NODE_SOCKET = Path("/run/ambient/admin.sock")
+DEADLINE_S = 30.0  # for one agent's answer
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    node: str  # "" where only the agent knows
+    socket: Path
+
+
+def options(command: F) -> F:
+    """`--node`, `--lab` and `--socket`."""
+    for option in (
+        click.option("--socket", type=click.Path(path_type=Path), help="An agent's admin socket."),
+        click.option("--lab", metavar="NAME", help="A lab; may be left out where there is only one."),
+        click.option("--node", metavar="NODE", help="Only this node. Default: all nodes of the lab."),
+    ):
+        command = option(command)
+    return command
+
+
+def find(node: str | None, lab: str | None, socket: Path | None) -> list[Agent]:
+    """At least one, sorted by node. Raises Failure, saying where was looked."""
+    if socket is not None:
+        if lab:
+            raise click.UsageError("--socket and --lab exclude each other")
+        return [Agent(node or "", socket)]
+    if lab is None and NODE_SOCKET.exists():
+        return [Agent(node or "", NODE_SOCKET)]
+    found = _of_lab(_the_lab() if lab is None else lab)
+    if node is None:
+        return found
+    chosen = [agent for agent in found if agent.node == node]
+    if not chosen:
+        names = ", ".join(agent.node for agent in found)
+        raise NoAgent(f"there is no node {node!r} in the lab; its nodes are {names}")
+    return chosen
+
+
+def ask(agents: list[Agent], verb: str, **args: str) -> list[tuple[Agent, Any]]:
+    """Everybody's answer. One who cannot be reached is warned of, and only when nobody can, it is a failure."""
+    answers: list[tuple[Agent, Any]] = []
+    lost: list[str] = []
+    for agent in agents:
+        try:
+            answers.append((agent, client.call(agent.socket, verb, deadline_s=DEADLINE_S, **args)))
+        except client.Unreachable as error:
+            lost.append(str(error))
+        except client.Refused as error:
+            raise Failure(str(error)) from error
+    if not answers:
+        raise NoAgent("; ".join(lost))
+    for sentence in lost:
+        warn(f"not everything is shown: {sentence}")
+    return answers
+
+
+def ask_first(agents: list[Agent], verb: str, **args: str) -> tuple[Agent, Any]:
+    """The answer of the first who can be reached, where all know the same."""
+    lost: list[str] = []
+    for agent in agents:
+        try:
+            return agent, client.call(agent.socket, verb, deadline_s=DEADLINE_S, **args)
+        except client.Unreachable as error:
+            lost.append(str(error))
+        except client.Refused as error:
+            raise Failure(str(error)) from error
+    raise NoAgent("; ".join(lost))
+
+
+def _labs() -> list[str]:
+    return sorted(path.parent.name for path in LABS.glob("*/nodes"))
+
+
+def _the_lab() -> str:
+    match _labs():
+        case [only]:
+            return only
+        case []:
+            raise NoAgent(
+                f"no agent found: neither {NODE_SOCKET} nor a lab below {LABS} exists; "
+                "start one with `ambient lab up` or `ambient agent`, or name its --socket",
+            )
+        case several:
+            raise click.UsageError(f"there are several labs, name one with --lab: {', '.join(several)}")
+
+
+def _of_lab(name: str) -> list[Agent]:
+    found = [Agent(path.parent.parent.name, path) for path in (LABS / name / "nodes").glob("*/run/admin.sock")]
+    if not found:
+        labs = ", ".join(_labs()) or "none"
+        raise NoAgent(f"no agent's socket below {LABS / name / 'nodes'}; labs that exist: {labs}")
+    return sorted(found, key=lambda agent: agent.node)

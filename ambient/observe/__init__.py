@@ -1,0 +1,1 @@
+"""What the mesh says about itself: access records, metrics, the admin socket, views and the tracer. Decides nothing."""

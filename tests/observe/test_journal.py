@@ -1,0 +1,118 @@
+"""The journal on real pipes and files: what the reader gets, and that nobody waits for the reader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ambient.observe.journal import Journal
+
+F_SETPIPE_SZ = 1031
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    for fd in (reader, writer):
+        with contextlib.suppress(OSError):  # the test closed it already
+            os.close(fd)
+
+
+def drain(reader: int) -> bytes:
+    os.set_blocking(reader, False)
+    found = b""
+    while True:
+        try:
+            part = os.read(reader, 65536)
+        except BlockingIOError:
+            return found
+        if not part:
+            return found
+        found += part
+
+
+def test_a_record_is_one_line_of_json_and_there_at_once(pipe: tuple[int, int]) -> None:
+    Journal(pipe[1]).write({"a": 1, "b": "ü\n"})
+    assert drain(pipe[0]) == '{"a":1,"b":"ü\\n"}\n'.encode()
+
+
+def test_a_stream_may_be_given_instead_of_a_descriptor(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        Journal(stream).write({"a": 1})
+    assert (tmp_path / "log").read_text() == '{"a":1}\n'
+
+
+def test_a_stalled_reader_holds_nobody_up_and_gets_everything_later(pipe: tuple[int, int]) -> None:
+    async def run() -> bytes:
+        journal = Journal(pipe[1])
+        for number in range(1000):
+            journal.write({"number": number, "padding": "x" * 100})
+        found = b""
+        async with asyncio.timeout(5):
+            while found.count(b"\n") < 1000:
+                found += drain(pipe[0])
+                await asyncio.sleep(0)
+        journal.close()
+        return found
+
+    lines = asyncio.run(run()).splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(1000))
+
+
+def test_a_full_backlog_drops_counts_and_says_so_when_the_reader_is_back(pipe: tuple[int, int]) -> None:
+    journal = Journal(pipe[1], backlog_max=2000)
+    for number in range(200):
+        journal.write({"number": number, "padding": "x" * 100})
+    found = b""
+    while part := drain(pipe[0]):
+        found += part
+        journal.flush()
+    lines = [json.loads(line) for line in found.splitlines()]
+    kept = [line for line in lines if "number" in line]
+    assert journal.dropped == 200 - len(kept) > 0
+    assert [line["number"] for line in kept] == list(range(len(kept)))
+    assert lines[-1] == {"type": "dropped", "records": journal.dropped}
+
+
+def test_a_reader_that_is_gone_costs_its_records_and_nothing_else(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    journal = Journal(pipe[1])
+    for _ in range(5):
+        journal.write({"a": 1})
+    assert journal.dropped == 5
+
+
+def test_a_full_disk_costs_its_records_and_nothing_else() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        journal = Journal(full)
+        journal.write({"a": 1})
+    assert journal.dropped == 1
+
+
+def test_a_line_longer_than_the_pipe_is_written_whole_in_the_end(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    journal = Journal(pipe[1])
+    journal.write({"long": "x" * 20_000})
+    journal.write({"next": 1})
+    found = b""
+    while part := drain(pipe[0]):
+        found += part
+        journal.flush()
+    assert [len(line) for line in found.splitlines()] == [20_011, 10]
+
+
+def test_close_counts_what_the_reader_did_not_take_in_time(pipe: tuple[int, int]) -> None:
+    journal = Journal(pipe[1])
+    for _ in range(100):
+        journal.write({"padding": "x" * 100})
+    journal.close(deadline_s=0.01)
+    assert journal.dropped == 100 - drain(pipe[0]).count(b"\n") > 0
