@@ -1,0 +1,197 @@
+"""The daemon of one lab: API server, scheduler, kubelets and controllers in one. One change at a time; state in memory.
+
+A change: the new objects are computed and checked whole, pods and nodes are prepared, the objects are published,
+programs start. Then the caller waits until all pods are ready and every agent works by exactly what was published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ambient.lab import admission, cluster, endpoints, kubeproxy, manifests, names, report
+from ambient.lab.cluster import Objects
+from ambient.lab.errors import LabError, NotReady, Refused
+from ambient.lab.kubelets import Kubelets
+from ambient.lab.layout import Layout
+from ambient.lab.manifests import Document
+from ambient.lab.rpc import Handler
+from ambient.lab.state import State
+from ambient.lab.store import Store
+from ambient.sources import directory
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Owns the objects; everything else is made to follow them."""
+
+    def __init__(self, layout: Layout, state: State, agents: tuple[str, ...] | None) -> None:
+        self.layout = layout
+        self.objects: Objects = cluster.INITIAL
+        self.kubelets = Kubelets(layout, state, agents=agents, on_change=self._pod_changed)
+        self._store = Store(layout.cluster, layout.staging)
+        self._change = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._revision = ""  # of what was published last
+        self._published = asyncio.Condition()  # notified after every publication
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "apply": self.apply,
+            "delete": self.delete,
+            "label": self.label,
+            "wait": self.wait,
+            "status": self.status,
+            "entrance": self.entrance,
+        }
+
+    async def prepare(self) -> None:
+        """Make what every lab has, before the first request."""
+        for folder in (self.layout.cluster, self.layout.staging, self.layout.state / "pods", self.layout.ca):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self.kubelets.make_fabric()
+        await self._publish()
+
+    async def run(self) -> None:
+        """Keep the published status true to the pods; returns never."""
+        while True:
+            await self._dirty.wait()
+            async with self._change:
+                await self._publish()
+
+    # Verbs
+
+    async def apply(self, request: dict[str, Any]) -> object:
+        documents = [Document(row["where"], row["body"]) for row in request["documents"]]
+        async with self._change:
+            await self._become(cluster.applied(self.objects, documents, new_uid=lambda: str(uuid.uuid4())), documents)
+        return await self.wait(request)
+
+    async def delete(self, request: dict[str, Any]) -> object:
+        documents = [Document(row["where"], row["body"]) for row in request["documents"]]
+        async with self._change:
+            await self._become(cluster.deleted(self.objects, manifests.keyed(documents)), ())
+        return await self.wait(request)
+
+    async def label(self, request: dict[str, Any]) -> object:
+        async with self._change:
+            key = cluster.target(request["target"])
+            await self._become(cluster.labelled(self.objects, key, request["changes"]), ())
+        return await self.wait(request)
+
+    async def wait(self, request: dict[str, Any]) -> object:
+        """Until every pod is ready and the mesh has converged. Raises NotReady, naming what is not."""
+        deadline = time.monotonic() + float(request["timeout"])
+        await self._pods_ready(deadline, float(request["timeout"]))
+        await self._mesh_converged(deadline, float(request["timeout"]))
+        return {"revision": self._revision}
+
+    async def status(self, _request: dict[str, Any]) -> object:
+        return await report.status(self.layout, self.objects, self.kubelets)
+
+    async def entrance(self, request: dict[str, Any]) -> object:
+        """What it takes to get into a pod; asks no agent, so it also answers while one is away."""
+        for key, pod in self.kubelets.pods.items():
+            if key.pod == request["pod"]:
+                return report.entrance(pod)
+        known = ", ".join(sorted(key.pod for key in self.kubelets.pods)) or "none at all"
+        raise Refused(f"there is no pod {request['pod']!r}, only {known}")
+
+    # Inside
+
+    async def _become(self, objects: Objects, documents: tuple[Document, ...] | list[Document]) -> None:
+        """Make the cluster be `objects`, or raise Refused and change nothing. The caller holds the lock."""
+        admission.check(objects, documents)
+        try:
+            await self.kubelets.prepare(objects)
+            self.objects = objects
+        except LabError:
+            await self.kubelets.prepare(self.objects)  # back to what was: a change is made whole or not at all
+            raise
+        finally:
+            await self._publish()
+            self.kubelets.start()
+
+    async def _publish(self) -> None:
+        """Bring status into the objects and the objects to everybody who reads them."""
+        self._dirty.clear()
+        self.objects = self._with_status()
+        if self._store.write(self.objects):
+            self._revision = directory.revision(self.layout.cluster)
+            self.kubelets.set_services(kubeproxy.ruleset(endpoints.service_ports(self.objects)))
+            for key, pod in self.kubelets.pods.items():
+                pod.set_hosts(names.hosts(self.objects, self.objects[key]))
+        async with self._published:
+            self._published.notify_all()
+
+    def _with_status(self) -> Objects:
+        result = dict(self.objects)
+        for key, body in self.objects.items():
+            if key.kind == "Pod" and key in self.kubelets.pods:
+                result[key] = {**body, "status": self.kubelets.pods[key].status()}
+            elif key.kind == "Node" and key.name in self.kubelets.nodes:
+                result[key] = {**body, "status": self.kubelets.node_status(key.name)}
+        return result
+
+    def _pod_changed(self) -> None:
+        self._dirty.set()
+
+    async def _pods_ready(self, deadline: float, patience: float) -> None:
+        async with self._published:
+            while list(self.kubelets.troubles()):
+                try:
+                    async with asyncio.timeout_at(_loop_time(deadline)):
+                        await self._published.wait()
+                except TimeoutError:
+                    troubles = list(self.kubelets.troubles())
+                    raise NotReady(f"not ready after {patience:g} s:\n  " + "\n  ".join(troubles)) from None
+
+    async def _mesh_converged(self, deadline: float, patience: float) -> None:
+        """Every agent at the published revision; begun again when that changes meanwhile."""
+        agents = list(self.kubelets.agents.values())
+        while agents:
+            revision = self._revision
+            asked = [
+                asyncio.create_task(agent.converged(revision, deadline), name=f"converged {agent.node}")
+                for agent in agents
+            ]
+            everyone = asyncio.create_task(asyncio.wait(asked), name="everyone converged")
+            try:
+                async with self._republished() as changed:
+                    await asyncio.wait({everyone, changed}, return_when=asyncio.FIRST_COMPLETED)
+                if everyone.done():
+                    problems = [task.result() for task in asked if task.result()]
+                    if problems:
+                        raise NotReady(f"the mesh has not converged after {patience:g} s:\n  " + "\n  ".join(problems))
+                    return
+            finally:
+                for task in (everyone, *asked):
+                    task.cancel()
+                await asyncio.gather(everyone, *asked, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _republished(self) -> AsyncIterator[asyncio.Task[None]]:
+        """A task that is done when the revision is another one."""
+        before = self._revision
+
+        async def changed() -> None:
+            async with self._published:
+                await self._published.wait_for(lambda: self._revision != before)
+
+        task = asyncio.create_task(changed(), name="republished")
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _loop_time(monotonic: float) -> float:
+    """asyncio's clock is the monotonic one, but only by convention."""
+    return asyncio.get_running_loop().time() + monotonic - time.monotonic()

@@ -1,0 +1,41 @@
+"""What can go wrong with a lab, by blame. Only names and texts here."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Something the user of a lab should read. The text says what was tried, what was found and what to do."""
+
+    kind = "error"
+
+
+class Refused(LabError):
+    """The request's fault: nothing was changed."""
+
+    kind = "refused"
+
+
+class NotReady(LabError):
+    """The change was made, but the pods or the mesh did not get ready in time."""
+
+    kind = "not-ready"
+
+
+class Gone(LabError):
+    """There is no such lab, or its daemon does not answer."""
+
+    kind = "gone"
+
+
+class Environment(LabError):
+    """The machine refused what a lab needs: a missing program, a missing privilege, a name taken by somebody else."""
+
+    kind = "environment"
+
+
+def from_wire(kind: str, text: str) -> LabError:
+    """The error a daemon sent, as an exception again."""
+    for cls in (Refused, NotReady, Gone, Environment):
+        if cls.kind == kind:
+            return cls(text)
+    return LabError(text)
