@@ -80,7 +80,7 @@ class Wiretap:
 
     def said(self, text: bytes) -> Iterator[Direction]:
         """Where these bytes can be read."""
-        return (direction for direction, payload in sorted(self.seen.items()) if text in payload)
+        return (direction for direction, payload in sorted(self.seen.items(), key=str) if text in payload)
 
     def ports(self) -> set[int]:
         """The ports TCP connections were made to: of each connection the lower one, as clients' are ephemeral."""

@@ -1,0 +1,70 @@
+"""The agent's admin verbs: what `ambient get`, `ambient explain` and the lab ask. Reads the agent; changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ambient.observe import explain, views
+from ambient.observe.admin import Handler, Refused
+
+if TYPE_CHECKING:
+    from ambient.agent.root import Agent
+    from ambient.agent.scrape import Scrape
+
+WAIT_MOST_S = 110.0  # below what the server gives any handler
+
+
+class Admin:
+    def __init__(self, agent: Agent, scrape: Scrape) -> None:
+        self._agent, self._scrape = agent, scrape
+        self.handlers: dict[str, Handler] = {
+            "status": self._status,
+            "wait": self._wait,
+            "workloads": self._workloads,
+            "services": self._services,
+            "policies": self._policies,
+            "certificates": self._certificates,
+            "connections": self._connections,
+            "explain": self._explain,
+            "metrics": self._metrics,
+        }
+
+    async def _status(self, _: dict[str, Any]) -> dict[str, object]:
+        return self._agent.status()
+
+    async def _wait(self, asked: dict[str, Any]) -> dict[str, object]:
+        """Return when the agent has converged to a source revision."""
+        agent, revision = self._agent, str(asked.get("revision", ""))
+        timeout = min(float(asked.get("timeout_s", 10.0)), WAIT_MOST_S)
+        try:
+            async with asyncio.timeout(timeout), agent.converged:
+                await agent.converged.wait_for(lambda: agent.revision == revision and not agent.not_ready())
+        except TimeoutError:
+            waits = "; ".join(agent.not_ready() + agent.source_errors) or "nothing named"
+            raise Refused(
+                f"node {agent.settings.node} is at revision {agent.revision or 'none'} after {timeout:g} s, "
+                f"not at {revision}; it waits for: {waits}"
+            ) from None
+        return agent.status()
+
+    async def _workloads(self, _: dict[str, Any]) -> object:
+        return views.workloads(self._agent.world, self._agent.enrolment.state)
+
+    async def _services(self, _: dict[str, Any]) -> object:
+        return views.services(self._agent.world)
+
+    async def _policies(self, _: dict[str, Any]) -> object:
+        return views.policies(self._agent.world)
+
+    async def _certificates(self, _: dict[str, Any]) -> object:
+        return self._agent.store.status()
+
+    async def _connections(self, _: dict[str, Any]) -> object:
+        return views.connections(await self._scrape.connections())
+
+    async def _explain(self, asked: dict[str, Any]) -> object:
+        return explain.explain(self._agent.world, str(asked.get("from", "")), str(asked.get("to", "")))
+
+    async def _metrics(self, _: dict[str, Any]) -> object:
+        return await self._scrape.text()

@@ -1,0 +1,177 @@
+"""Which pods of this node are captured, made so: World in, captured netns out. The order of steps is the point here.
+
+The certificate is there before the first connection is captured; a listener's queue holds what arrives before the
+engine serves it. A pod stops being captured before it stops being served. One that cannot be captured is named with the
+reason and tried again at the next change and at every tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ambient.capture import find, netns
+from ambient.capture.abi import Role
+from ambient.capture.capture import Capture
+from ambient.capture.errors import CaptureError
+from ambient.dataplane.engine import Engine, PodState
+from ambient.dataplane.pods import LocalPod, LocalPods, context_id
+from ambient.identity.store import CertificateStore
+from ambient.model.mesh import Identity, Workload
+from ambient.model.world import World
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+CERTIFICATE_WAIT = 2.0  # seconds; then the pod is captured without one, and its traffic refused until it comes
+
+
+class InOrder(Protocol):
+    """Runs blocking work of the capture beside the event loop, one piece at a time."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+@dataclass(slots=True)
+class Captured:
+    pod: LocalPod
+    workload: Workload  # as it was when the capture was last made true
+    listeners: Mapping[Role, socket.socket]
+
+
+class Enrolment:
+    def __init__(
+        self,
+        node: str,
+        cgroup: Path,
+        capture: Capture,
+        engine: Engine,
+        store: CertificateStore,
+        pods: LocalPods,
+        in_order: InOrder,
+    ) -> None:
+        self._node, self._cgroup = node, cgroup
+        self._capture, self._engine, self._store, self._pods = capture, engine, store, pods
+        self._in_order = in_order
+        self._captured: dict[str, Captured] = {}  # by workload key
+        self._leaving: set[int] = set()  # cookies with connections that may still be open
+        self._inherited: dict[int, dict[Role, socket.socket]] = {}  # an earlier agent's listeners, by cookie
+        self._issued = asyncio.Event()  # some certificate came
+        self.failures: dict[str, str] = {}  # by workload key: why it is not captured
+
+    def inherit(self, listeners: dict[int, dict[Role, socket.socket]]) -> None:
+        """Listening sockets the engine kept from an earlier agent: used again, so that no connection is lost."""
+        self._inherited = listeners
+
+    def certificate(self, identity: Identity) -> None:
+        """A certificate came: who waits for it goes on."""
+        log.debug("certificate for %s", identity)
+        self._issued.set()
+
+    def is_captured(self, key: str) -> bool:
+        return key in self._captured
+
+    def state(self, key: str) -> str:
+        """For people: captured, or why not; empty for what is not this node's or not enrolled."""
+        if key in self._captured:
+            return "captured"
+        return f"waiting: {self.failures[key]}" if key in self.failures else ""
+
+    async def converge(self, world: World) -> None:
+        """Make this node's capture what the World says. What fails is kept in `failures`, not raised."""
+        wanted = {w.key: w for w in world.workloads_on(self._node) if w.enrolled and not w.host_network and w.addresses}
+        self._store.want(frozenset(w.identity(world.mesh.trust_domain) for w in wanted.values()))
+        for key, captured in list(self._captured.items()):
+            workload = wanted.get(key)
+            if workload is None or workload.uid != captured.workload.uid:
+                await self._leave(self._captured.pop(key))
+        failures: dict[str, str] = {}
+        for key, workload in sorted(wanted.items()):
+            try:
+                await self._enrol(workload, world.mesh.trust_domain)
+            except (CaptureError, OSError) as error:
+                failures[key] = str(error)
+                if self.failures.get(key) != str(error):
+                    log.warning("pod %s is not captured: %s", key, error)
+        self.failures = failures
+        await self._leave_inherited()
+
+    async def idle(self, cookie: int) -> None:
+        """The last connection of a pod that left is over: nothing needs its routes any more."""
+        if cookie in self._leaving:
+            self._leaving.discard(cookie)
+            await self._in_order(functools.partial(self._capture.forget, cookie))
+
+    async def _enrol(self, workload: Workload, trust_domain: str) -> None:
+        known = self._captured.get(workload.key)
+        if known is not None and _same_capture(known.workload, workload):
+            known.workload = workload
+            return
+        pid = await self._in_order(functools.partial(find.locate, self._cgroup, workload.uid))
+        if pid is None:
+            raise CaptureError(f"no process below {self._cgroup} belongs to pod uid {workload.uid}: has it started?")
+        identity = workload.identity(trust_domain)
+        await self._certificate(identity)
+        with contextlib.closing(netns.open(pid)) as space:
+            given = known.listeners if known else self._inherited.pop(space.cookie, None)
+            self._leaving.discard(space.cookie)
+            pod = LocalPod(space.cookie, workload.key, workload.uid, identity)
+            self._pods.add(pod)  # before the first question about it can come
+            listeners = await self._in_order(
+                functools.partial(
+                    self._capture.enrol, space, addresses=workload.addresses, settings=workload.capture, listeners=given
+                )
+            )
+        family = listeners[Role.OUTBOUND].family
+        self._engine.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
+        self._captured[workload.key] = Captured(pod, workload, listeners)
+
+    async def _certificate(self, identity: Identity) -> None:
+        try:
+            async with asyncio.timeout(CERTIFICATE_WAIT):
+                while self._store.get(identity) is None:
+                    await self._issued.wait()
+                    self._issued.clear()
+        except TimeoutError:
+            log.warning(
+                "no certificate for %s after %g s: capturing, its traffic waits for it", identity, CERTIFICATE_WAIT
+            )
+
+    async def _leave(self, captured: Captured) -> None:
+        cookie = captured.pod.cookie
+        await self._in_order(functools.partial(self._capture.leave, cookie))
+        self._leaving.add(cookie)
+        self._engine.leave_pod(cookie)
+        self._pods.remove(cookie)
+        for sock in captured.listeners.values():
+            sock.close()
+
+    async def _leave_inherited(self) -> None:
+        """What an earlier agent captured and the World no longer wants (also pods whose netns is gone)."""
+        for listeners in self._inherited.values():
+            for sock in listeners.values():
+                sock.close()
+        self._inherited = {}
+        ours = {captured.pod.cookie for captured in self._captured.values()}
+        for cookie in set(self._capture.enrolled()) - ours - self._leaving:
+            if self.failures:
+                return  # it may be one of those that could not be found just now: fail closed
+            await self._in_order(functools.partial(self._capture.leave, cookie))
+            self._leaving.add(cookie)
+            self._engine.leave_pod(cookie)
+
+
+def _same_capture(old: Workload, new: Workload) -> bool:
+    return (
+        old.uid == new.uid
+        and old.addresses == new.addresses
+        and old.capture == new.capture
+        and (old.service_account == new.service_account)
+    )

@@ -1,0 +1,305 @@
+"""The composition root of the node agent: makes every part, wires them, names and guards every long task.
+
+Order of a start: certificates; the engine (attaching to a living one sends an earlier agent away); capture, which that
+agent has then let go; the World; the pods; only then the engine's questions, which wait meanwhile.
+Order of a change: decisions first (fail closed), then pods, then the revision counts as converged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ambient import config
+from ambient.agent.admin import Admin
+from ambient.agent.enrolment import Enrolment
+from ambient.agent.scrape import Scrape
+from ambient.agent.telemetry import Telemetry
+from ambient.capture import host
+from ambient.capture.capture import Capture
+from ambient.capture.errors import CaptureError
+from ambient.dataplane import abi, process
+from ambient.dataplane.engine import Engine, Superseded
+from ambient.dataplane.link import Link
+from ambient.dataplane.pods import LocalPods, context_id
+from ambient.dataplane.proxy import Proxy
+from ambient.dataplane.wire import Message
+from ambient.identity.ca import EmbeddedCA
+from ambient.identity.ca_dir import CaUnusable
+from ambient.identity.store import CertificateStore
+from ambient.identity.svid import Svid
+from ambient.model.world import World, diff
+from ambient.observe.admin import AdminServer
+from ambient.observe.http import HttpServer
+from ambient.observe.journal import Journal
+from ambient.observe.metrics import Metrics
+from ambient.sources import directory
+
+T = TypeVar("T")
+CANNOT_GO_ON = (CaUnusable, CaptureError, process.EngineFailed, OSError)  # their texts say what to do
+log = logging.getLogger(__name__)
+
+TICK_S = 5.0  # how often what has no event is looked after: pods not found yet, capture's integrity, old decisions
+HANDOVER_S = 5.0  # an agent that was sent away lets go of capture within 1 s
+
+
+class Agent:
+    """One node's agent: start(), then run() until it is told to stop or another agent takes over."""
+
+    capture: Capture
+    enrolment: Enrolment
+
+    def __init__(self, settings: config.AgentSettings) -> None:
+        self.settings = settings
+        self.world = World.build(mesh=settings.mesh)
+        self.revision = ""  # of the source, fully applied
+        self.converged = asyncio.Condition()
+        self.source_errors: list[str] = []
+        self._changed = asyncio.Event()
+        self._next: World | None = None
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._early: list[tuple[Link, Message]] | None = []  # what the engine said before we could judge it
+        self._inherited: list[Message] = []  # the inventory of an engine that outlived an agent
+        self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
+
+        settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.metrics = Metrics()
+        self.journal = Journal(sys.stdout.fileno())
+        self.pods = LocalPods()
+        self.store = CertificateStore(
+            EmbeddedCA.open(settings.ca_dir, settings.mesh.trust_domain),
+            lifetime=datetime.timedelta(hours=settings.certificate_hours),
+            on_change=self._certificate,
+        )
+        self.proxy = Proxy(
+            self.world,
+            self.pods,
+            Telemetry(self.journal, self.metrics),
+            first_id=time.time_ns(),
+            clock=time.monotonic,
+            rng=random.Random(),
+            on_idle=lambda cookie: self._spawn("idle", self.enrolment.idle(cookie)),
+        )
+        self._engine_cgroup = process.cgroup_for_engine(config.own_cgroup(config.cgroup2_root()), settings.cgroup)
+        self.engine = Engine(
+            settings.run_dir,
+            settings.engine_threads,
+            self._engine_cgroup,
+            abi.Settings(**dataclasses.asdict(settings.engine), flags=abi.SettingsFlag.ACKNOWLEDGES),
+            stash=settings.stash,
+            make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
+            on_message=self._on_engine,
+            on_started=self._engine_started,
+        )
+        self.proxy.serve(self.engine)
+
+    async def start(self) -> None:
+        """Take the node over. Raises CaptureError or EngineFailed, with what to do."""
+        rows = await self.engine.attach()
+        deadline = time.monotonic() + HANDOVER_S
+        self.capture = await self.in_order(
+            lambda: Capture.open(self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic()))
+        )
+        await self.in_order(lambda: self.capture.exempt(self._engine_cgroup))
+        if not rows.messages:
+            await self.in_order(self.capture.clear_clients)
+        self.engine.set_clients_map(self.capture.clients_map_fd)
+        self.enrolment = Enrolment(
+            self.settings.node, self.settings.cgroup, self.capture, self.engine, self.store, self.pods, self.in_order
+        )
+        self.enrolment.inherit(_listeners(rows.messages))
+        self._inherited = rows.messages
+
+    async def run(self) -> None:
+        """Raises what made a guarded task fail."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        scrape = Scrape(self)
+        servers: list[AdminServer | HttpServer] = [
+            AdminServer(self.settings.run_dir / "admin.sock", Admin(self, scrape).handlers),
+            HttpServer(self.settings.metrics_port, {"/metrics": scrape.metrics_page}),
+            HttpServer(self.settings.health_port, {"/healthz/ready": scrape.ready_page}),
+        ]
+        try:
+            for server in servers:
+                await server.start()
+            await self._until_one_ends(
+                {
+                    "certificates": self.store.run(),
+                    "engine": self.engine.run(),
+                    "source": self._watch(),
+                    "converge": self._converge(),
+                    "tick": self._tick(),
+                    "stop": self._stopped(),
+                }
+            )
+        finally:
+            for server in servers:
+                await server.close()
+            self.journal.close()
+            await self.in_order(self.capture.close)
+            self._capturing.shutdown()
+
+    async def in_order(self, work: Callable[[], T]) -> T:
+        """Run blocking work of the capture beside the event loop, one piece at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._capturing, work)
+
+    def not_ready(self) -> list[str]:
+        """What readiness waits for, by name."""
+        blockers = [] if self.engine.attached else ["engine"]
+        if not self.revision:
+            blockers.append("first-world")
+        missing = {pod.identity for pod in self.pods if self.store.get(pod.identity) is None}
+        blockers += sorted(f"certificate {identity}" for identity in missing)
+        return blockers + [f"pod {key}: {why}" for key, why in sorted(self.enrolment.failures.items())]
+
+    # Tasks
+
+    async def _until_one_ends(self, jobs: dict[str, Coroutine[Any, Any, None]]) -> None:
+        guarded = [asyncio.create_task(job, name=name) for name, job in jobs.items()]
+        done, _ = await asyncio.wait(guarded, return_when=asyncio.FIRST_COMPLETED)
+        for task in [*guarded, *self._tasks]:
+            task.cancel()
+        await asyncio.gather(*guarded, *self._tasks, return_exceptions=True)
+        for task in done:
+            try:
+                task.result()
+            except Superseded as error:
+                log.warning("%s; leaving everything to it", error)
+
+    async def _watch(self) -> None:
+        """The source's Worlds, newest wins; its errors are kept beside the last good one."""
+        async for item in directory.watch(self.settings.source, self.settings.mesh):
+            if isinstance(item, World):
+                self.source_errors = []
+                self._next = item
+                self._changed.set()
+            else:
+                self.source_errors = list(item.errors)
+                log.error("keeping the last good configuration: %s", item)
+            self.metrics.config_errors = len(self.source_errors)
+        raise RuntimeError("the source ended")
+
+    async def _converge(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            world = self._next or self.world
+            self.proxy.host = await self.in_order(host.addresses)
+            changes = diff(self.world, world)
+            self.world = self.proxy.world = world
+            self.proxy.revise(self.proxy.decisions.touched(changes.touched()))
+            await self.enrolment.converge(world)
+            self._listen()
+            await self.engine.barrier()
+            async with self.converged:
+                self.revision = world.revision
+                self.converged.notify_all()
+
+    def _listen(self) -> None:
+        """The first World is there: judge what an earlier agent allowed, then answer what was asked meanwhile."""
+        early, self._early = self._early, None
+        if early is None:
+            return
+        self.proxy.inherit(self._inherited)
+        self._inherited = []
+        for link, message in early:
+            self.proxy.on_message(link, message)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                for mended in await self.in_order(self.capture.verify):
+                    log.warning("capture was tampered with: %s", mended)
+            except CaptureError as error:
+                log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
+            if self.enrolment.failures:
+                self._changed.set()
+            rows = await self.engine.inventory(answers=True)
+            alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
+            self.proxy.decisions.keep_only(alive)
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+
+    # What others call
+
+    def _on_engine(self, link: Link, message: Message) -> None:
+        if self._early is not None:
+            self._early.append((link, message))
+        else:
+            self.proxy.on_message(link, message)
+
+    def _engine_started(self) -> None:
+        """A new engine carries nothing yet: what its predecessor told apps about their clients is void."""
+        self.metrics.engine_started()
+        if self.revision:
+            self._spawn("clear clients", self.in_order(self.capture.clear_clients))
+
+    def _certificate(self, svid: Svid) -> None:
+        expires = int(svid.not_after.timestamp() * 1e9)
+        self.engine.set_context(context_id(svid.identity), expires, svid.chain_pem, svid.key_pem, svid.roots_pem)
+        self.enrolment.certificate(svid.identity)
+
+    def _spawn(self, name: str, job: Coroutine[Any, Any, None]) -> None:
+        """A short task beside the guarded ones; its failure is logged, not lost."""
+        task = asyncio.get_running_loop().create_task(job, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s failed", task.get_name(), exc_info=task.exception())
+
+    def status(self) -> dict[str, object]:
+        """What the lab and `ambient get` see first."""
+        return {
+            "node": self.settings.node,
+            "revision": self.revision,
+            "ready": not self.not_ready(),
+            "blockers": self.not_ready(),
+            "errors": self.source_errors,
+            "agent_pid": os.getpid(),
+            "engine_pid": self.engine.pid,
+            "pods": {
+                workload.key: {
+                    "enrolled": workload.enrolled,
+                    "captured": self.enrolment.is_captured(workload.key),
+                    "reason": self.enrolment.failures.get(workload.key, ""),
+                }
+                for workload in self.world.workloads_on(self.settings.node)
+            },
+        }
+
+
+def _listeners(rows: list[Message]) -> dict[int, dict[abi.Role, socket.socket]]:
+    """The listening sockets of an inventory, by netns cookie. Every worker lists them all; the copies are closed."""
+    found: dict[int, dict[abi.Role, socket.socket]] = {}
+    for row in rows:
+        if isinstance(row.body, abi.Listen):
+            sock = socket.socket(fileno=row.fds[0])
+            if found.setdefault(row.body.pod, {}).setdefault(abi.Role(row.body.role), sock) is not sock:
+                sock.close()
+    return found
+
+
+async def main(settings: config.AgentSettings) -> None:
+    """Run one agent to its end."""
+    agent = Agent(settings)
+    await agent.start()
+    await agent.run()

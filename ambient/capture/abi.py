@@ -1,0 +1,112 @@
+"""The Python mirror of bpf/abi.h: structs, numbers and names. No I/O; a test compares it with the C side."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+from ambient.model.mesh import IPAddress, IPNetwork, packed16
+
+ABI_VERSION = 1
+MARK = 0x53A
+MARK_MASK = 0xFFF
+POD_ADDRESSES = 8
+CAPTURE = 1  # amb_pod.flags
+
+
+class Role(enum.IntEnum):
+    """What a listening socket in a pod is for."""
+
+    OUTBOUND = 1
+    INBOUND_TUNNEL = 2
+    INBOUND_PLAIN = 3
+
+
+class Direction(enum.IntEnum):
+    OUTBOUND = 1
+    INBOUND = 2
+
+
+class Reason(enum.IntEnum):
+    """Why a program did what it did; the lower-case name is the metric's label. Append only, as in C."""
+
+    CONNECT_NOT_ENROLLED = 0
+    CONNECT_NOT_CAPTURING = 1
+    CONNECT_NOT_TCP = 2
+    CONNECT_EXEMPT = 3
+    CONNECT_LOOPBACK = 4
+    CONNECT_UNSPECIFIED = 5
+    CONNECT_OWN_ADDRESS = 6
+    CONNECT_EXCLUDED_PORT = 7
+    CONNECT_EXCLUDED_CIDR = 8
+    CONNECT_CAPTURED = 9
+    CONNECT_BOUND_DEVICE = 10
+    CONNECT_LINK_LOCAL = 11
+    CONNECT_MARK_FAILED = 12
+    LOOKUP_NOT_CAPTURING = 13
+    LOOKUP_LOOPBACK = 14
+    LOOKUP_SELF = 15
+    LOOKUP_EXCLUDED_PORT = 16
+    LOOKUP_OUTBOUND = 17
+    LOOKUP_TUNNEL = 18
+    LOOKUP_PLAIN = 19
+    LOOKUP_NO_POD = 20
+    LOOKUP_OWN_LISTENER = 21
+    LOOKUP_NO_LISTENER = 22
+    LOOKUP_ASSIGN_FAILED = 23
+    PEERNAME_SHOWN = 24
+
+
+class Ip(ctypes.Structure):
+    _fields_ = (("bytes", ctypes.c_uint8 * 16),)
+
+    @classmethod
+    def of(cls, address: IPAddress) -> Ip:
+        return cls((ctypes.c_uint8 * 16)(*packed16(address)))
+
+
+class Pod(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint32),
+        ("addresses", ctypes.c_uint32),
+        ("listener_port", ctypes.c_uint16 * 4),
+        ("address", Ip * POD_ADDRESSES),
+    )
+
+
+class PortKey(ctypes.Structure):
+    _fields_ = (
+        ("netns_cookie", ctypes.c_uint64),
+        ("port", ctypes.c_uint16),
+        ("direction", ctypes.c_uint16),
+        ("zero", ctypes.c_uint32),
+    )
+
+
+class CidrKey(ctypes.Structure):
+    """A trie's key has no gap after the length, so the cookie is two words here."""
+
+    _pack_ = 4
+    _fields_ = (("prefix_len", ctypes.c_uint32), ("netns_cookie", ctypes.c_uint64), ("ip", Ip))
+
+    @classmethod
+    def of(cls, cookie: int, network: IPNetwork) -> CidrKey:
+        length = network.prefixlen + (96 if network.version == 4 else 0)
+        return cls(64 + length, cookie, Ip.of(network.network_address))
+
+
+class ListenerKey(ctypes.Structure):
+    _fields_ = (("netns_cookie", ctypes.c_uint64), ("role", ctypes.c_uint32), ("zero", ctypes.c_uint32))
+
+
+class ClientKey(ctypes.Structure):
+    _fields_ = (
+        ("netns_cookie", ctypes.c_uint64),
+        ("ip", Ip),
+        ("port", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+    )
+
+
+class ClientValue(ctypes.Structure):
+    _fields_ = (("ip", Ip), ("port", ctypes.c_uint32), ("zero", ctypes.c_uint32))

@@ -1,0 +1,135 @@
+"""Network namespaces: open a pod's, name it by its cookie, run a function inside it.
+
+The cookie is the kernel's own 64-bit name of a namespace, unique until the machine restarts. Only a thread of its own
+ever changes namespace: the calling thread, and so the process, never leaves its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ambient.capture.errors import CaptureError
+
+SO_NETNS_COOKIE = 71  # asm-generic/socket.h; Linux 5.14
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetns:
+    """An open network namespace; it lives as long as `fd`, so close() it when done."""
+
+    cookie: int
+    path: str  # where it was found: for messages
+    fd: int
+    inode: int
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def duplicate(self) -> PodNetns:
+        return PodNetns(self.cookie, self.path, os.dup(self.fd), self.inode)
+
+
+def open(where: int | str | Path) -> PodNetns:
+    """Open the namespace of a process id, or at a path (/proc/PID/ns/net, /run/netns/NAME)."""
+    path = f"/proc/{where}/ns/net" if isinstance(where, int) else str(where)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CaptureError(f"cannot open the network namespace {path}: {error.strerror}; is the pod gone?") from error
+    try:
+        cookie = run(fd, _own_cookie)
+        return PodNetns(cookie, path, fd, os.fstat(fd).st_ino)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def inode_of(pid: int) -> int | None:
+    """Which namespace a process is in (the inode's lower 32 bits); None when it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino & 0xFFFFFFFF
+    except OSError:  # ended meanwhile, or a kernel thread's
+        return None
+
+
+def by_inode(inode: int) -> PodNetns | None:
+    """The namespace with this inode (its lower 32 bits), if a process is in it or it has a name under /run/netns."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and inode_of(int(process.name)) == inode:
+            return open(int(process.name))
+    for name in Path("/run/netns").glob("*"):
+        if name.stat().st_ino & 0xFFFFFFFF == inode:
+            return open(name)
+    return None
+
+
+def run(fd: int, function: Callable[[], T]) -> T:
+    """Call function() in that namespace, on a thread that ends afterwards; its exception is raised here."""
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def inside() -> None:
+        try:
+            _enter(fd)
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+            failures.append(error)
+
+    thread = threading.Thread(target=inside, name="in-netns")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def has_ipv6() -> bool:
+    """Whether the calling thread's namespace has any IPv6 address, loopback's included."""
+    try:
+        return bool(Path("/proc/thread-self/net/if_inet6").read_text())
+    except FileNotFoundError:  # a kernel without IPv6
+        return False
+
+
+def datagrams_sent() -> dict[str, int]:
+    """UDP and ICMP packets that left the calling thread's namespace: what capture does not see."""
+    sent = {"udp": 0, "icmp": 0}
+    lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        kind = names.partition(":")[0].lower()
+        counts = dict(zip(names.split()[1:], values.split()[1:], strict=True))
+        if kind in sent:
+            sent[kind] += int(counts.get("OutDatagrams", counts.get("OutMsgs", 0)))
+    try:
+        for line in Path("/proc/thread-self/net/snmp6").read_text().splitlines():
+            name, value = line.split()
+            if name in ("Udp6OutDatagrams", "Icmp6OutMsgs"):
+                sent[name[: name.index("6")].lower()] += int(value)
+    except FileNotFoundError:  # a kernel without IPv6
+        pass
+    return sent
+
+
+def _enter(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise CaptureError(f"cannot enter a network namespace: {os.strerror(number)}; CAP_SYS_ADMIN is needed")
+
+
+def _own_cookie() -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        try:
+            return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+        except OSError as error:
+            raise CaptureError("the kernel has no SO_NETNS_COOKIE: Linux 5.14 or newer is needed") from error

@@ -1,0 +1,90 @@
+"""`ambient agent`: run the node agent. Reads options and environment into config.AgentSettings; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from ambient import config
+from ambient.cli.errors import Failure
+from ambient.model.mesh import MeshConfig, OutboundMode
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
+@click.option("--node", default=config.node_name, show_default="the host's name", help="This node's name.")
+@click.option("--source", type=EXISTING, required=True, help="Directory of Kubernetes manifests; changes are followed.")
+@click.option("--ca-dir", type=FOLDER, required=True, help="The embedded CA's directory, made on first use.")
+@click.option("--cgroup", type=EXISTING, help="The cgroup v2 directory whose pods are captured.  [default: its root]")
+@click.option("--bpffs", type=EXISTING, default=Path("/sys/fs/bpf"), help="A mounted bpffs for pins.")
+@click.option("--run-dir", type=FOLDER, default=Path("/run/ambient"), help="Admin and engine sockets.")
+@click.option("--trust-domain", default="cluster.local", help="SPIFFE trust domain.")
+@click.option("--root-namespace", default="ambient-system", help="Its policies hold for the whole mesh.")
+@click.option(
+    "--outbound",
+    type=click.Choice([mode.value for mode in OutboundMode]),
+    default=OutboundMode.ALLOW_ANY.value,
+    help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
+)
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
+@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="Readiness, /healthz/ready.")
+@click.option("--engine-threads", type=click.IntRange(1, 64), default=2, help="Workers of an engine this agent starts.")
+@click.option(
+    "--certificate-hours",
+    type=click.FloatRange(0.002, 168),
+    default=24.0,
+    help="Their lifetime; renewed at half of it.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def agent(
+    node: str,
+    source: Path,
+    ca_dir: Path,
+    cgroup: Path | None,
+    bpffs: Path,
+    run_dir: Path,
+    trust_domain: str,
+    root_namespace: str,
+    outbound: str,
+    metrics_port: int,
+    health_port: int,
+    engine_threads: int,
+    certificate_hours: float,
+    log_level: str,
+) -> None:
+    """Run the node agent in the foreground.
+
+    Access records go to stdout, one JSON object a line; the log goes to stderr. Ends with 0 after SIGTERM or when
+    another agent took over, with 1 and a reason when it cannot go on. Its engine, and every connection, live on.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    from ambient.agent import root
+
+    settings = config.AgentSettings(
+        node=node,
+        source=source,
+        ca_dir=ca_dir,
+        cgroup=cgroup or config.cgroup2_root(),
+        bpffs=bpffs,
+        run_dir=run_dir,
+        mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),
+        metrics_port=metrics_port,
+        health_port=health_port,
+        engine_threads=engine_threads,
+        certificate_hours=certificate_hours,
+    )
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
+    gc.freeze()  # what is loaded now stays: later collections need not look at it
+    try:
+        asyncio.run(root.main(settings))
+    except root.CANNOT_GO_ON as error:
+        raise Failure(f"the agent of node {node} ends: {error}") from error

@@ -1,0 +1,67 @@
+"""Settings of the agent: frozen, with unit, default and reason beside each.
+
+The options and environment variables (AMBIENT_<OPTION>) that fill them are in ambient/cli/agent.py, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ambient.model.mesh import MeshConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Deadlines and limits that the engine keeps; see engine/abi.h."""
+
+    connect_ms: int = 10_000  # a dial; ztunnel's figure, and what applications expect of a slow network
+    handshake_ms: int = 5_000  # TLS, both ways: some RTTs and 4 ms of CPU, so this is a dead or hostile peer
+    request_ms: int = 5_000  # a CONNECT to its answer, beyond the peer's own dial
+    answer_ms: int = 10_000  # a question waits this long for an agent: a restart takes 2 s
+    keepalive_s: int = 60  # idle time before TCP keepalive probes; NATs forget after minutes
+    tunnel_idle_s: int = 90  # an unused tunnel stays warm: the next connection saves a handshake of 4 ms CPU
+    max_streams: int = 1_000  # on one tunnel; more mice share better, but one loss delays all of them
+    elephant_bytes: int = 1 << 20  # a stream that moved this much gets no new neighbours
+    retries: int = 2  # further endpoints tried when a dial fails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    node: str  # this node's name, as pods' spec.nodeName has it
+    source: Path  # a directory of Kubernetes manifests
+    ca_dir: Path  # where the embedded CA keeps its root; shared by the agents of one mesh
+    cgroup: Path  # connect hooks attach here; the pods' cgroups are below
+    bpffs: Path = Path("/sys/fs/bpf")  # a mounted bpffs; links and maps are pinned below it
+    run_dir: Path = Path("/run/ambient")  # admin and engine sockets
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    metrics_port: int = 15020  # 0: an ephemeral one
+    health_port: int = 15021  # 0: an ephemeral one
+    engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone
+    stash: int = 16  # sockets per pod and worker made ahead of need: a burst this long costs no round trip to the agent
+    certificate_hours: float = 24.0  # lifetime of workload certificates; renewed at half of it
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+def cgroup2_root(mounts: Path = Path("/proc/mounts")) -> Path:
+    """Where cgroup v2 is mounted, be it alone or beside v1. Raises LookupError, with the remedy, when it is not."""
+    for line in mounts.read_text().splitlines():
+        _, where, kind, *_ = line.split(" ")
+        if kind == "cgroup2":
+            return Path(where)
+    raise LookupError("no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+
+
+def own_cgroup(root: Path, process: Path = Path("/proc/self/cgroup")) -> Path:
+    """This process's cgroup v2 directory."""
+    for line in process.read_text().splitlines():
+        hierarchy, _, path = line.split(":", 2)
+        if hierarchy == "0":
+            return root / path.lstrip("/")
+    return root
+
+
+def node_name() -> str:
+    """The host's name, which kubelet uses as node name unless told otherwise."""
+    return os.uname().nodename

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+ *
+ * What the eBPF programs and user space agree on: every struct in a map, every number with a meaning.
+ * ambient/capture/abi.py mirrors this file; a test compares sizes, offsets and enumerators.
+ * A change here that an older program or agent would misread needs a new AMB_ABI_VERSION.
+ *
+ * One address type: 16 bytes, network order, IPv4 as ::ffff:a.b.c.d. Ports are in host order.
+ */
+#ifndef AMB_BPF_ABI_H
+#define AMB_BPF_ABI_H
+
+#include <linux/types.h>
+
+#define AMB_ABI_VERSION 1 /* names the pin directory: ambient-v1 */
+
+#define AMB_MARK 0x53a      /* SO_MARK of a captured socket ... */
+#define AMB_MARK_MASK 0xfff /* ... in these bits; the others stay the application's */
+#define AMB_TUNNEL_PORT 15008
+
+#define AMB_POD_ADDRESSES 8 /* a pod has one or two; more only with several interfaces */
+#define AMB_MAX_PODS 4096   /* per node; Kubernetes' own limit is some hundreds */
+
+struct amb_ip {
+  __u32 word[4]; /* network order */
+};
+
+enum amb_role {
+  AMB_ROLE_OUTBOUND = 1,       /* what the pod's applications dial */
+  AMB_ROLE_INBOUND_TUNNEL = 2, /* HBONE to the pod */
+  AMB_ROLE_INBOUND_PLAIN = 3,  /* anything else to the pod */
+};
+
+enum amb_direction {
+  AMB_OUTBOUND = 1,
+  AMB_INBOUND = 2,
+};
+
+enum amb_pod_flag {
+  AMB_POD_CAPTURE = 1, /* without it the pod is known but left alone: being enrolled, or un-enrolled */
+};
+
+/* `pods`: one enrolled network namespace. Written whole, so a program sees the old or the new one. */
+struct amb_pod {
+  __u32 flags;             /* enum amb_pod_flag */
+  __u32 addresses;         /* how many of address[] */
+  __u16 listener_port[4];  /* indexed by role: where our listeners are bound; nobody may dial them directly */
+  struct amb_ip address[AMB_POD_ADDRESSES];
+};
+
+/* `excluded_ports`: presence is the meaning. */
+struct amb_port_key {
+  __u64 netns_cookie;
+  __u16 port;
+  __u16 direction; /* enum amb_direction */
+  __u32 zero;
+};
+
+/* `excluded_cidrs`: presence is the meaning. prefix_len counts the cookie's 64 bits too. The cookie
+ * is two words because a trie's key has no gap. */
+struct amb_cidr_key {
+  __u32 prefix_len;
+  __u32 netns_cookie[2]; /* its 8 bytes in memory order */
+  struct amb_ip ip;
+};
+
+#define AMB_CIDR_LONGEST (64 + 128) /* prefix_len of one address */
+
+/* `listeners`: value is the socket. */
+struct amb_listener_key {
+  __u64 netns_cookie;
+  __u32 role; /* enum amb_role */
+  __u32 zero;
+};
+
+/* `clients`: who is really behind a connection that the engine dialled. engine/abi.h has the same two structs. */
+struct amb_client_key {
+  __u64 netns_cookie;
+  struct amb_ip ip; /* the dialled socket's own address */
+  __u32 port;       /* and port */
+  __u32 zero;
+};
+
+struct amb_client_value {
+  struct amb_ip ip;
+  __u32 port;
+  __u32 zero;
+};
+
+/* Why a program did what it did: the index into `counters`, and in lower case without AMB_ the metric's label.
+ * Append only: pinned counters outlive programs.
+ */
+enum amb_reason {
+  /* connect */
+  AMB_CONNECT_NOT_ENROLLED,
+  AMB_CONNECT_NOT_CAPTURING, /* enrolled once, or not yet */
+  AMB_CONNECT_NOT_TCP,
+  AMB_CONNECT_EXEMPT, /* the engine */
+  AMB_CONNECT_LOOPBACK,
+  AMB_CONNECT_UNSPECIFIED, /* the kernel takes it for loopback */
+  AMB_CONNECT_OWN_ADDRESS,
+  AMB_CONNECT_EXCLUDED_PORT,
+  AMB_CONNECT_EXCLUDED_CIDR,
+  AMB_CONNECT_CAPTURED,
+  AMB_CONNECT_BOUND_DEVICE, /* refused */
+  AMB_CONNECT_LINK_LOCAL,   /* refused */
+  AMB_CONNECT_MARK_FAILED,  /* refused */
+  /* socket lookup */
+  AMB_LOOKUP_NOT_CAPTURING,
+  AMB_LOOKUP_LOOPBACK,
+  AMB_LOOKUP_SELF,
+  AMB_LOOKUP_EXCLUDED_PORT,
+  AMB_LOOKUP_OUTBOUND,
+  AMB_LOOKUP_TUNNEL,
+  AMB_LOOKUP_PLAIN,
+  AMB_LOOKUP_NO_POD,        /* refused */
+  AMB_LOOKUP_OWN_LISTENER,  /* refused */
+  AMB_LOOKUP_NO_LISTENER,   /* refused */
+  AMB_LOOKUP_ASSIGN_FAILED, /* refused */
+  /* getpeername, accept */
+  AMB_PEERNAME_SHOWN,
+
+  AMB_REASONS
+};
+
+#endif

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+//
+// cgroup/connect4 and connect6: mark the TCP sockets of enrolled pods before they send their SYN, so that the pod's own
+// routing brings it back in to the outbound listener. Gathers facts, obeys decide.h; decides nothing itself.
+#include "decide.h"
+#include "maps.h"
+
+#include <bpf/bpf_endian.h>
+
+#define SOL_SOCKET 1
+#define SO_MARK 36
+
+enum { REFUSE_CONNECT = 0, ALLOW_CONNECT = 1 }; // what the hook returns: EPERM, go on
+
+// As a number the verifier accepts: without the barrier clang ORs two map pointers to test both at once.
+AMB_INLINE __u8 present(const void *entry) {
+  __u8 yes = entry != 0;
+  barrier_var(yes);
+  return yes;
+}
+
+// A socket keeps its mark when a first connect failed, so it is taken back when the second is not ours.
+AMB_INLINE int set_our_mark(struct bpf_sock_addr *ctx, __u32 ours) {
+  __u32 old = ctx->sk ? ctx->sk->mark : 0;
+  __u32 mark = (old & ~AMB_MARK_MASK) | ours;
+  return mark == old ? 0 : bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
+AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to) {
+  __u64 cookie = bpf_get_netns_cookie(ctx);
+  struct amb_connect_facts facts = {.pod = bpf_map_lookup_elem(&pods, &cookie), .to = to};
+
+  if (facts.pod) { // every other process on the node pays for one lookup only
+    __u64 cgroup = bpf_get_current_cgroup_id();
+    struct amb_port_key port = {cookie, bpf_ntohs((__u16)ctx->user_port), AMB_OUTBOUND, 0};
+    struct amb_cidr_key cidr = {AMB_CIDR_LONGEST, {}, to};
+    __builtin_memcpy(cidr.netns_cookie, &cookie, sizeof(cookie));
+    facts.protocol = ctx->protocol;
+    facts.bound_device = ctx->sk ? ctx->sk->bound_dev_if : 0;
+    facts.exempt = present(bpf_map_lookup_elem(&exempt, &cgroup));
+    facts.port_excluded = present(bpf_map_lookup_elem(&excluded_ports, &port));
+    facts.cidr_excluded = present(bpf_map_lookup_elem(&excluded_cidrs, &cidr));
+  }
+
+  struct amb_connect_decision decision = amb_decide_connect(&facts);
+  if (decision.verdict == AMB_MARK_IT) {
+    if (set_our_mark(ctx, AMB_MARK)) { // fails closed: unmarked it would leave in plaintext
+      decision.verdict = AMB_REFUSE;
+      decision.reason = AMB_CONNECT_MARK_FAILED;
+    }
+  } else if (decision.verdict == AMB_LEAVE && facts.pod && ctx->sk && (ctx->sk->mark & AMB_MARK_MASK) == AMB_MARK) {
+    set_our_mark(ctx, 0); // if it fails the connection is captured after all: closed, too
+  }
+  amb_count(decision.reason);
+  return decision.verdict == AMB_REFUSE ? REFUSE_CONNECT : ALLOW_CONNECT;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx) { return on_connect(ctx, amb_ip_from_v4(ctx->user_ip4)); }
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx) {
+  return on_connect(ctx, (struct amb_ip){{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}});
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

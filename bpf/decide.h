@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+ *
+ * What to do with a connect and with a SYN: pure functions of facts. No maps, no helpers, no context here, so
+ * that the truth tables are tested natively, without a kernel; the programs gather the facts and obey.
+ */
+#ifndef AMB_BPF_DECIDE_H
+#define AMB_BPF_DECIDE_H
+
+#include "abi.h"
+#include <linux/in.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+#ifdef __BYTE_ORDER__
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define amb_net32(x) __builtin_bswap32(x)
+#else
+#define amb_net32(x) (x)
+#endif
+#endif
+
+#define AMB_INLINE static inline __attribute__((always_inline))
+#define AMB_LOOPBACK_IFINDEX 1 /* lo is made with its network namespace, always the first */
+
+/* Addresses */
+
+AMB_INLINE struct amb_ip amb_ip_from_v4(__u32 network_order) {
+  return (struct amb_ip){{0, 0, amb_net32(0xffff), network_order}};
+}
+
+AMB_INLINE int amb_ip_is_v4(const struct amb_ip *ip) {
+  return !ip->word[0] && !ip->word[1] && ip->word[2] == amb_net32(0xffff);
+}
+
+AMB_INLINE int amb_ip_equal(const struct amb_ip *a, const struct amb_ip *b) {
+  return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
+}
+
+AMB_INLINE int amb_ip_is_loopback(const struct amb_ip *ip) {
+  if (amb_ip_is_v4(ip))
+    return (ip->word[3] & amb_net32(0xff000000)) == amb_net32(0x7f000000);
+  return !ip->word[0] && !ip->word[1] && !ip->word[2] && ip->word[3] == amb_net32(1);
+}
+
+AMB_INLINE int amb_ip_is_unspecified(const struct amb_ip *ip) {
+  return !ip->word[0] && !ip->word[1] && (!ip->word[2] || amb_ip_is_v4(ip)) && !ip->word[3];
+}
+
+AMB_INLINE int amb_ip_is_v6_link_local(const struct amb_ip *ip) {
+  return (ip->word[0] & amb_net32(0xffc00000)) == amb_net32(0xfe800000);
+}
+
+AMB_INLINE int amb_pod_owns(const struct amb_pod *pod, const struct amb_ip *ip) {
+#pragma unroll
+  for (unsigned i = 0; i < AMB_POD_ADDRESSES; i++)
+    if (i < pod->addresses && amb_ip_equal(&pod->address[i], ip))
+      return 1;
+  return 0;
+}
+
+/* Outbound: connect() */
+
+enum amb_verdict {
+  AMB_LEAVE,  /* not ours: let it go as it is */
+  AMB_MARK_IT, /* ours: mark the socket, so that its SYN comes back in to the outbound listener */
+  AMB_REFUSE, /* it would escape: EPERM to the application */
+};
+
+struct amb_connect_facts {
+  const struct amb_pod *pod; /* NULL: this network namespace is not enrolled */
+  struct amb_ip to;
+  __u32 protocol;
+  __u32 bound_device; /* interface index; 0: none */
+  __u8 exempt;        /* the caller is in the engine's cgroup */
+  __u8 port_excluded;
+  __u8 cidr_excluded;
+};
+
+struct amb_connect_decision {
+  enum amb_verdict verdict;
+  enum amb_reason reason;
+};
+
+AMB_INLINE struct amb_connect_decision amb_decide_connect(const struct amb_connect_facts *facts) {
+#define AMB_DECIDE(verdict, reason) return (struct amb_connect_decision){verdict, reason}
+  if (!facts->pod)
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
+  if (facts->protocol != IPPROTO_TCP && facts->protocol != IPPROTO_MPTCP)
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_TCP);
+  if (!(facts->pod->flags & AMB_POD_CAPTURE))
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
+  if (facts->exempt)
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXEMPT);
+  if (amb_ip_is_loopback(&facts->to))
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_LOOPBACK);
+  if (amb_ip_is_unspecified(&facts->to))
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_UNSPECIFIED);
+  if (amb_pod_owns(facts->pod, &facts->to))
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_OWN_ADDRESS);
+  if (facts->port_excluded)
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_PORT);
+  if (facts->cidr_excluded)
+    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_CIDR);
+  /* Routing obeys the device before it obeys the mark: such a socket would leave in plaintext. */
+  if (facts->bound_device)
+    AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_BOUND_DEVICE);
+  /* A link-local destination brings its device along, as the scope; the kernel binds the socket after this hook. */
+  if (amb_ip_is_v6_link_local(&facts->to))
+    AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_LINK_LOCAL);
+  AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+#undef AMB_DECIDE
+}
+
+/* Inbound, and outbound on its way back in: a SYN looks for a listener */
+
+enum amb_lookup_verdict {
+  AMB_PASS,   /* to whom it would go without us */
+  AMB_ASSIGN, /* to our listener of that role */
+  AMB_DROP,   /* RST */
+};
+
+struct amb_lookup_facts {
+  const struct amb_pod *pod; /* NULL: the entry is gone */
+  struct amb_ip remote, local;
+  __u32 ingress_ifindex;
+  __u16 local_port;
+  __u8 port_excluded;
+};
+
+struct amb_lookup_decision {
+  enum amb_lookup_verdict verdict;
+  enum amb_reason reason;
+  enum amb_role role; /* of AMB_ASSIGN */
+};
+
+AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_facts *facts) {
+#define AMB_DECIDE(verdict, reason, role) return (struct amb_lookup_decision){verdict, reason, role}
+  const struct amb_pod *pod = facts->pod;
+  if (!pod)
+    /* This program runs only in an enrolled namespace: without the entry we know nothing, so nothing gets in. */
+    AMB_DECIDE(AMB_DROP, AMB_LOOKUP_NO_POD, 0);
+  if (amb_ip_is_loopback(&facts->local)) {
+    /* An application that dials our own listener would make the engine dial itself without end. */
+    for (unsigned role = AMB_ROLE_OUTBOUND; role <= AMB_ROLE_INBOUND_PLAIN; role++)
+      if (pod->listener_port[role] && pod->listener_port[role] == facts->local_port)
+        AMB_DECIDE(AMB_DROP, AMB_LOOKUP_OWN_LISTENER, 0);
+    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_LOOPBACK, 0);
+  }
+  /* Came in over lo to an address that is not ours: only the mark's route brings such a SYN. The interface is the proof
+   * that nobody outside sent it; not so a pod's call to itself, which shows the interface that has the address. */
+  if (facts->ingress_ifindex == AMB_LOOPBACK_IFINDEX && !amb_pod_owns(pod, &facts->local) &&
+      !amb_ip_equal(&facts->remote, &facts->local))
+    AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_OUTBOUND, AMB_ROLE_OUTBOUND);
+  if (!(pod->flags & AMB_POD_CAPTURE))
+    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NOT_CAPTURING, 0);
+  /* From outside, an own source is a forgery that cannot finish its handshake: the SYN-ACK stays in this namespace. */
+  if (amb_ip_equal(&facts->remote, &facts->local) || amb_ip_is_loopback(&facts->remote) ||
+      amb_pod_owns(pod, &facts->remote))
+    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_SELF, 0);
+  /* From here on an address the mesh does not know (link-local, a second interface) is treated like the known ones. */
+  if (facts->port_excluded)
+    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
+  if (facts->local_port == AMB_TUNNEL_PORT)
+    AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
+  AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_PLAIN, AMB_ROLE_INBOUND_PLAIN);
+#undef AMB_DECIDE
+}
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+ *
+ * Every map, once. User space creates them with the first program, pins them under <bpffs>/ambient-v1/maps/ and hands
+ * the same ones to every further program, so all programs share them across restarts.
+ */
+#ifndef AMB_BPF_MAPS_H
+#define AMB_BPF_MAPS_H
+
+#include "abi.h"
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+/* netns cookie -> an enrolled pod. Written by the agent (the flag last: the commit point of enrolling, the first step of
+ * leaving). Read by connect and lookup. Dies with forget(), or at the agent's start when the namespace is gone. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, AMB_MAX_PODS);
+  __type(key, __u64);
+  __type(value, struct amb_pod);
+} pods SEC(".maps");
+
+/* Ports a pod's owner keeps out of the mesh. Written by the agent, read by connect and lookup, dies with its pod. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 65536);
+  __type(key, struct amb_port_key);
+  __type(value, __u32);
+} excluded_ports SEC(".maps");
+
+/* Destinations a pod's owner keeps out of the mesh. Written by the agent, read by connect, dies with its pod. */
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 65536);
+  __type(key, struct amb_cidr_key);
+  __type(value, __u32);
+} excluded_cidrs SEC(".maps");
+
+/* {pod, role} -> listening socket. Written by the agent, read by lookup. An entry dies with its socket (that is, with
+ * the last copy of it, in the agent or the engine), or with forget(). */
+struct {
+  __uint(type, BPF_MAP_TYPE_SOCKHASH);
+  __uint(max_entries, AMB_MAX_PODS * 3);
+  __type(key, struct amb_listener_key);
+  __type(value, __u64); /* 8 bytes: user space may read the socket's cookie back */
+} listeners SEC(".maps");
+
+/* cgroup ids whose processes dial uncaptured: the engine's. Written by the agent, read by connect. An id is never used
+ * again while the machine runs; entries of vanished cgroups go when the agent names the next. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 64);
+  __type(key, __u64);
+  __type(value, __u32);
+} exempt SEC(".maps");
+
+/* A dialled connection's near end -> the real client. Written by the engine before it connects and deleted by it when
+ * the connection ends. Read by getpeername and accept. When full, the engine's write fails, not another's entry. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 262144);
+  __type(key, struct amb_client_key);
+  __type(value, struct amb_client_value);
+} clients SEC(".maps");
+
+/* enum amb_reason -> how often. Written by every program, read by the agent. Never reset. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, AMB_REASONS);
+  __type(key, __u32);
+  __type(value, __u64);
+} counters SEC(".maps");
+
+static inline __attribute__((always_inline)) void amb_count(__u32 reason) {
+  __u64 *count = bpf_map_lookup_elem(&counters, &reason);
+  if (count)
+    (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
+}
+
+#endif

@@ -1,0 +1,78 @@
+// The agent's socket: attachments, packets in, packets out. What messages mean is in messages.c and report.c.
+#ifndef AMBIENT_CONTROL_H
+#define AMBIENT_CONTROL_H
+
+#include <uthash.h>
+
+#include "abi.h"
+#include "loop.h"
+
+struct worker;
+
+// Something a connection or tunnel waits for the agent to answer. Part of that; out of all lists when answered.
+struct question {
+  UT_hash_handle hh; // worker->control.questions, by id
+  struct question *prev, *next;
+  uint64_t id; // 0: not asked
+  enum amb_type type;
+  bool sent; // to the agent attached now
+  struct timer deadline;
+};
+
+// A message that waits for its turn. Freed when sent, or when the agent it is for has gone.
+struct parcel {
+  struct parcel *prev, *next;
+  uint32_t size;
+  int fd; // -1, or one to send along; the parcel's own
+  uint8_t bytes[];
+};
+
+// A record that waits until an agent has it for certain.
+struct ending {
+  struct ending *prev, *next;
+  struct answer *answer; // held, so that an inventory can still tell its label; NULL: none was given
+  bool old;              // from before this attachment
+  struct amb_conn conn;
+  char text[];
+};
+
+struct control {
+  struct source door;  // where agents attach
+  struct source agent; // the newest one; fd -1: none
+  struct later flush;
+  bool writable;
+  bool unread;       // packets were left in the socket
+  bool acknowledges; // AMB_ACKNOWLEDGES of the settings of this attachment; assumed until they come
+  struct parcel *parcels;
+  size_t parcels_bytes;
+  struct question *questions; // all
+  struct question *unsent, *sent;
+  uint64_t last_question;
+  struct ending *endings;   // not sent on this attachment
+  struct ending *delivered; // sent; waiting for SEEN, or for the inventory that tells their labels
+  uint64_t delivered_count, seen_count; // of this attachment
+  uint32_t endings_count;               // in both lists
+  uint8_t packet[AMB_PACKET_MAX] __attribute__((aligned(8)));
+};
+
+// A message as it came. fds that a handler takes over it sets to -1; the rest is closed.
+struct message {
+  const struct amb_head *head;
+  const void *body;
+  const uint8_t *tail;
+  size_t tail_len; // with the padding
+  int *fds;
+};
+
+void control_open(struct worker *, int listening_socket);
+void control_close(struct worker *);
+void control_detach(struct worker *, const char *why); // NULL: it left by itself
+void control_flush_soon(struct worker *);
+void control_receive(struct worker *, uint8_t *packet, size_t size, int *fds, unsigned fd_count, bool fds_cut);
+
+// Handles one message of the agent. NULL, or what makes no sense about it: then the attachment ends.
+const char *message_handle(struct worker *, const struct message *);
+// Is it a type an agent sends? Then the size of the struct after its head, and how many descriptors (-1: any number).
+bool message_known(uint16_t type, size_t *size, int *fds);
+
+#endif

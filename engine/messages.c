@@ -1,0 +1,198 @@
+// What the agent tells the engine: one handler a message. A handler returns NULL, or what makes no sense about it.
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "answers.h"
+#include "conn.h"
+#include "listener.h"
+#include "report.h"
+#include "stash.h"
+#include "tls.h"
+#include "tunnel.h"
+#include "worker.h"
+
+static int take_fd(const struct message *m, int i) {
+  int fd = m->fds[i];
+  m->fds[i] = -1;
+  return fd;
+}
+
+// Deadlines that are 0 would refuse everything, and beyond an hour they are a unit mistaken.
+static bool is_sane(uint32_t ms) { return ms > 0 && ms <= 3600 * 1000; }
+
+static const char *on_settings(struct worker *w, const struct message *m) {
+  const struct amb_settings *s = m->body;
+  if (!is_sane(s->connect_ms) || !is_sane(s->handshake_ms) || !is_sane(s->request_ms) || !is_sane(s->answer_ms))
+    return "SETTINGS with a deadline of nothing, or of more than an hour";
+  if (!s->max_streams || !s->tunnel_idle_s || s->keepalive_s > 32767) return "SETTINGS with a number out of range";
+  w->settings = *s;
+  w->control.acknowledges = s->flags & AMB_ACKNOWLEDGES;
+  return NULL;
+}
+
+static const char *on_clients_map(struct worker *w, const struct message *m) {
+  if (w->clients_map >= 0) close(w->clients_map);
+  w->clients_map = take_fd(m, 0);
+  return NULL;
+}
+
+static const char *on_pod(struct worker *w, const struct message *m) { return pod_introduce(w, m->body); }
+
+static const char *on_stash(struct worker *w, const struct message *m) {
+  const struct amb_pod_ref *ref = m->body;
+  struct pod *pod = pod_find(w, ref->pod);
+  if (!pod) return NULL; // it left while the sockets were under way; they are closed
+  for (int i = 0; i < m->head->fds; i++) pod_stash(pod, take_fd(m, i));
+  return NULL;
+}
+
+static const char *on_context(struct worker *w, const struct message *m) {
+  const struct amb_context *c = m->body;
+  uint64_t need = (uint64_t)c->cert_len + c->key_len + c->roots_len;
+  if (!c->context || need > m->tail_len) return "CONTEXT whose lengths do not fit";
+  const char *wrong = context_introduce(w, c, m->tail);
+  explicit_bzero((void *)(uintptr_t)m->tail, m->tail_len); // the key need not lie about in the packet
+  return wrong;
+}
+
+static const char *on_listen(struct worker *w, const struct message *m) {
+  const struct amb_listen *l = m->body;
+  int listening = 0;
+  socklen_t n = sizeof listening;
+  if (l->role < AMB_OUTBOUND || l->role > AMB_INBOUND_PLAIN) return "LISTEN with an unknown role";
+  if (!pod_find(w, l->pod)) return "LISTEN for a pod that was not introduced";
+  if (getsockopt(m->fds[0], SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) || !listening)
+    return "LISTEN with a descriptor that does not listen";
+  struct listener *known = listener_find(w, l->listener);
+  if (known && (known->role != l->role || known->pod != l->pod)) return "LISTEN changes a listener's role or pod";
+  return listener_introduce(w, l, take_fd(m, 0));
+}
+
+static const char *on_unlisten(struct worker *w, const struct message *m) {
+  struct listener *l = listener_find(w, ((const struct amb_ref *)m->body)->id);
+  if (l) listener_close(l); // unknown: a repetition
+  return NULL;
+}
+
+static const char *on_leave(struct worker *w, const struct message *m) {
+  struct pod *pod = pod_find(w, ((const struct amb_ref *)m->body)->id);
+  if (pod) pod_leave(pod); // unknown: a repetition
+  return NULL;
+}
+
+static const char *check_carry(const struct amb_answer *a, const struct amb_choice *choice, enum amb_type asked) {
+  if (asked == AMB_TUNNEL) return "ANSWER of CARRY to a tunnel";
+  for (uint32_t i = 0; i < a->choices; i++) {
+    bool tunnel = choice[i].flags & AMB_VIA_TUNNEL;
+    if (tunnel && asked == AMB_REQUEST) return "ANSWER that carries a request into another tunnel";
+    if (tunnel && (!choice[i].target || !choice[i].context)) return "ANSWER via a tunnel without target or context";
+    if (!choice[i].dial.port || choice[i].dial.port > 65535) return "ANSWER with a port out of range";
+    if (tunnel && (!choice[i].authority.port || choice[i].authority.port > 65535)) return "ANSWER with a port out of range";
+  }
+  return NULL;
+}
+
+// Lengths first, whatever was asked; then whether the verdict fits the question.
+static const char *check_lengths(const struct amb_answer *a, size_t tail_len) {
+  if (!a->question || !a->answer) return "ANSWER without a question or a number";
+  if (a->choices > AMB_CHOICES_MAX) return "ANSWER with more than AMB_CHOICES_MAX choices";
+  if (a->baggage_len > BAGGAGE_MAX || a->host_len > 255) return "ANSWER with a baggage or host too long";
+  uint64_t need = (uint64_t)a->choices * sizeof(struct amb_choice) + a->label_len + a->baggage_len + a->host_len;
+  if (need > tail_len || tail_len - need > 7) return "ANSWER whose lengths do not fit";
+  return NULL;
+}
+
+static const char *check_verdict(const struct amb_answer *a, const uint8_t *tail, enum amb_type asked) {
+  switch (a->verdict) {
+  case AMB_CARRY: return check_carry(a, (const struct amb_choice *)(const void *)tail, asked);
+  case AMB_ACCEPT: return asked == AMB_TUNNEL ? NULL : "ANSWER of ACCEPT to something that is no tunnel";
+  case AMB_REFUSE:
+    if (asked == AMB_REQUEST && (a->status < 400 || a->status > 599)) return "ANSWER refuses with a status that is no error";
+    return NULL;
+  default: return "ANSWER with an unknown verdict";
+  }
+}
+
+static const char *on_answer(struct worker *w, const struct message *m) {
+  const struct amb_answer *told = m->body;
+  const char *wrong = check_lengths(told, m->tail_len);
+  if (wrong) return wrong;
+  struct question *q = question_find(w, told->question);
+  if (!q) return NULL; // too late: the deadline passed, or the client is gone
+  if ((wrong = check_verdict(told, m->tail, q->type))) return wrong;
+  struct answer *answer = answer_introduce(w, told, m->tail, m->tail_len);
+  if (!answer) return "ANSWER with the number of another answer";
+  answer_hold(answer);
+  if (q->type == AMB_TUNNEL)
+    tunnel_answered(container_of(q, struct tunnel, question), answer);
+  else
+    conn_answered(container_of(q, struct conn, question), answer);
+  answer_release(answer);
+  return NULL;
+}
+
+static const char *on_forget(struct worker *w, const struct message *m) {
+  uint64_t id = ((const struct amb_ref *)m->body)->id;
+  struct answer *answer = answer_find(w, id);
+  if (!id)
+    answers_forget_all(w);
+  else if (answer) // unknown: used up, or its last connection ended
+    answer_forget(answer);
+  return NULL;
+}
+
+static const char *on_cut(struct worker *w, const struct message *m) {
+  const struct amb_cut *cut = m->body;
+  struct answer *answer = answer_find(w, cut->answer);
+  if (cut->reason == AMB_OPEN || cut->reason > AMB_END_STRANGER) return "CUT for an unknown reason";
+  if (!answer) return NULL; // nothing left under it
+  answer_hold(answer);
+  answer_forget(answer);
+  tunnels_cut(w, answer, cut->reason);
+  // A connection cut may not take "closed" for its reason in earnest: it is reset all the same.
+  while (answer->conns) conn_end(answer->conns, cut->reason == AMB_END_CLOSED ? AMB_END_CUT : cut->reason, 0, NULL);
+  answer_release(answer);
+  return NULL;
+}
+
+static const char *on_inventory(struct worker *w, const struct message *m) {
+  report_inventory(w, m->body);
+  return NULL;
+}
+
+static const char *on_seen(struct worker *w, const struct message *m) {
+  if (!w->control.acknowledges) return "SEEN without AMB_ACKNOWLEDGES in the settings";
+  report_seen(w, ((const struct amb_ref *)m->body)->id);
+  return NULL;
+}
+
+static const struct handler {
+  const char *(*handle)(struct worker *, const struct message *);
+  size_t size; // of the struct
+  int fds;     // -1: any number
+} handlers[] = {
+    [AMB_SETTINGS] = {on_settings, sizeof(struct amb_settings), 0},
+    [AMB_CLIENTS_MAP] = {on_clients_map, 0, 1},
+    [AMB_POD] = {on_pod, sizeof(struct amb_pod), 0},
+    [AMB_STASH] = {on_stash, sizeof(struct amb_pod_ref), -1},
+    [AMB_CONTEXT] = {on_context, sizeof(struct amb_context), 0},
+    [AMB_LISTEN] = {on_listen, sizeof(struct amb_listen), 1},
+    [AMB_UNLISTEN] = {on_unlisten, sizeof(struct amb_ref), 0},
+    [AMB_LEAVE] = {on_leave, sizeof(struct amb_ref), 0},
+    [AMB_ANSWER] = {on_answer, sizeof(struct amb_answer), 0},
+    [AMB_FORGET] = {on_forget, sizeof(struct amb_ref), 0},
+    [AMB_CUT] = {on_cut, sizeof(struct amb_cut), 0},
+    [AMB_INVENTORY] = {on_inventory, sizeof(struct amb_inventory), 0},
+    [AMB_SEEN] = {on_seen, sizeof(struct amb_ref), 0},
+};
+
+bool message_known(uint16_t type, size_t *size, int *fds) {
+  if (type >= sizeof handlers / sizeof *handlers || !handlers[type].handle) return false;
+  *size = handlers[type].size;
+  *fds = handlers[type].fds;
+  return true;
+}
+
+const char *message_handle(struct worker *w, const struct message *m) { return handlers[m->head->type].handle(w, m); }

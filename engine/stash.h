@@ -1,0 +1,37 @@
+// Pods, and the ready-made sockets of their network namespaces that the agent keeps us supplied with.
+#ifndef AMBIENT_STASH_H
+#define AMBIENT_STASH_H
+
+#include <uthash.h>
+
+#include "abi.h"
+#include "loop.h"
+
+struct dial;
+struct worker;
+
+// From POD until IDLE was told after LEAVE.
+struct pod {
+  UT_hash_handle hh;
+  uint64_t id;
+  struct worker *worker;
+  int family; // of the sockets in the stash
+  uint32_t want, have, capacity;
+  int *sockets;
+  struct dial *waiting; // for a socket; dial.c
+  uint32_t conns;       // of its listeners
+  bool leaving;
+  bool low_told; // until it is full enough again
+};
+
+struct pod *pod_find(struct worker *, uint64_t id);
+const char *pod_introduce(struct worker *, const struct amb_pod *); // NULL or what is wrong with it
+void pod_stash(struct pod *, int fd);                              // takes the socket
+int pod_take(struct pod *);                                        // a socket, or -1
+void pod_leave(struct pod *);
+void pod_conn_gone(struct pod *);
+void pods_tell_low(struct worker *); // all again: the agent is new
+void pods_tick(struct worker *);
+void pods_close(struct worker *);
+
+#endif

@@ -1,0 +1,142 @@
+"""What applications do with sockets. Each runs in a process of its own: function(channel, *arguments)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import select
+import socket
+from typing import Any
+
+from .pods import DEADLINE, tell, told
+
+MPTCP = 262
+SO_BINDTODEVICE = 25
+TCP_FASTOPEN_CONNECT = 30
+REFUSED = "ConnectionRefusedError"
+FORBIDDEN = "PermissionError"
+
+
+def dial(channel: socket.socket, to: str, port: int, how: str = "") -> dict[str, Any] | str:
+    """Connect; what the application then sees of its socket, or the error's class name."""
+    del channel
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, MPTCP if how == "mptcp" else 0) as sock:
+        sock.settimeout(0.5 if how == "brief" else DEADLINE / 2)
+        try:
+            _connect(sock, to, port, how)
+        except OSError as error:
+            return type(error).__name__
+        said = sock.recv(100)  # first: fastopen's sendto returns before the handshake is over
+        return {"peer": sock.getpeername()[:2], "own": sock.getsockname()[0], "said": said}
+
+
+def _connect(sock: socket.socket, to: str, port: int, how: str) -> None:
+    kind, _, value = how.partition("=")
+    match kind:
+        case "source":
+            sock.bind((value, 0))
+        case "device":
+            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, value.encode())
+        case "fastopen":  # the SYN may carry data: no connect() call at all
+            sock.setblocking(True)  # without a cookie it waits for the handshake
+            sock.sendto(b"hello", socket.MSG_FASTOPEN, (to, port))
+            return
+        case "fastopen-connect":
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        case "nonblocking":
+            sock.setblocking(False)
+            if sock.connect_ex((to, port)) not in (0, errno.EINPROGRESS):
+                raise OSError("connect did not start")
+            select.select([], [sock], [], DEADLINE)
+            if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, "connect")
+            sock.settimeout(DEADLINE)
+            return
+        case "scope":
+            sock.connect((to, port, 0, socket.if_nametoindex(value)))
+            return
+    sock.connect((to, port))
+    if kind == "fastopen-connect":
+        sock.send(b"hello")
+
+
+def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, int]) -> bytes:
+    """One socket: a connect that is given up, then another."""
+    del channel
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(first) == errno.EINPROGRESS
+        if ctypes.CDLL(None, use_errno=True).connect(sock.fileno(), bytes(16), 16):  # AF_UNSPEC: dissolve
+            raise OSError(ctypes.get_errno(), "dissolving")
+        sock.settimeout(DEADLINE / 2)
+        sock.connect(then)
+        return sock.recv(100)
+
+
+def serve(channel: socket.socket, at: str, port: int, how: str = "") -> None:
+    """Say 'app' to everybody, and tell who they were: [accept's address, getpeername's]."""
+    family = socket.AF_INET6 if ":" in at else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, MPTCP if how == "mptcp" else 0) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if how == "fastopen":
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+        server.bind((at, port))
+        server.listen(16)
+        tell(channel, "listening")
+        while True:
+            client, address = server.accept()
+            client.send(b"app")
+            tell(channel, [address[:2], client.getpeername()[:2]])
+            client.close()
+
+
+def chat(channel: socket.socket, to: str, port: int) -> None:
+    """Keep one connection: whatever is told is sent on it, and what comes back is told."""
+    with socket.create_connection((to, port), timeout=DEADLINE) as sock:
+        tell(channel, "connected")
+        while True:
+            sock.sendall(told(channel))
+            tell(channel, sock.recv(100))
+
+
+def echo(channel: socket.socket, at: str, port: int) -> None:
+    """Serve one connection at a time, sending back what comes."""
+    with socket.create_server((at, port)) as server:
+        tell(channel, "listening")
+        while True:
+            client, _ = server.accept()
+            with client:
+                while data := client.recv(100):
+                    client.sendall(data)
+
+
+def send_datagram(channel: socket.socket, to: str, port: int) -> None:
+    del channel
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((to, port))  # the connect hook runs for these, too
+        sock.send(b"x")
+
+
+def take(listener: socket.socket, say: bytes = b"engine") -> tuple[tuple[str, int], tuple[str, int]]:
+    """Accept on one of ours: (from, what was dialled), IPv4 as IPv4."""
+    ready, _, _ = select.select([listener], [], [], DEADLINE)
+    if not ready:
+        raise TimeoutError("nobody came to the listener")
+    client, address = listener.accept()
+    with client:
+        client.settimeout(DEADLINE)
+        client.send(say)
+        near = client.getsockname()
+        while client.recv(100):  # to its end: closing with data unread would reset it
+            pass
+        return (_plain(address[0]), address[1]), (_plain(near[0]), near[1])
+
+
+def idle(listener: socket.socket) -> bool:
+    """Whether nobody waits at the listener now."""
+    return not select.select([listener], [], [], 0)[0]
+
+
+def _plain(text: str) -> str:
+    return text.removeprefix("::ffff:")

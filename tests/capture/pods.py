@@ -1,0 +1,270 @@
+"""A node and its pods, as small as they can be: namespaces, veths, cgroups, and functions run as a pod's process."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import os
+import pickle
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ambient.capture import cgroups, netns
+from ambient.capture.libbpf import Map
+
+PREFIX = "ambcap"
+DEADLINE = 10.0
+T = TypeVar("T")
+_numbers = itertools.count(1)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sh(command: str) -> str:
+    return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout
+
+
+class Remote:
+    """A function that runs in a process of its own, and what it sends: its messages, at last its result."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], enter: Callable[[], None]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = ours
+        self.pid = os.fork()
+        if self.pid == 0:
+            _close_all_but(theirs.fileno())  # a copy would keep alive what the test closes
+            try:
+                enter()
+                answer = (True, function(theirs, *arguments))
+            except BaseException as error:  # noqa: BLE001 - told to the test's process
+                answer = (False, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+            theirs.send(pickle.dumps(answer))
+            os._exit(0)
+        theirs.close()
+
+    def receive(self) -> Any:
+        """The next message; raises when the function has failed."""
+        ready, _, _ = select.select([self._channel], [], [], DEADLINE)
+        if not ready:
+            raise TimeoutError("the pod's process said nothing in time")
+        data = self._channel.recv(1 << 20)
+        if not data:
+            raise EOFError("the pod's process has ended")
+        worked, value = pickle.loads(data)
+        if not worked:
+            raise AssertionError(value)
+        return value
+
+    def waiting(self) -> bool:
+        """Whether a message is there now."""
+        return bool(select.select([self._channel], [], [], 0)[0])
+
+    def tell(self, value: Any) -> None:
+        self._channel.send(pickle.dumps(value))
+
+    def send_fd(self, fd: int) -> None:
+        socket.send_fds(self._channel, [b"fd"], [fd])
+
+    def finish(self) -> None:
+        """End it; to do so again is harmless."""
+        if self.pid:
+            self._channel.close()
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
+def tell(channel: socket.socket, value: Any) -> None:
+    channel.send(pickle.dumps((True, value)))
+
+
+def told(channel: socket.socket) -> Any:
+    return pickle.loads(channel.recv(1 << 20))
+
+
+def told_fd(channel: socket.socket) -> int:
+    return socket.recv_fds(channel, 16, 1)[1][0]
+
+
+class Node:
+    """A router namespace that its pods' veths end in, and a cgroup above its pods'."""
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)
+        self.name = f"{PREFIX}{os.getpid() % 10000}n{self.number}"
+        self.cgroup = cgroups.root() / self.name
+        self.cgroup.mkdir()
+        self.pods: list[Pod] = []
+        self._remotes: list[Remote] = []
+        sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
+        sh(f"ip netns exec {self.name} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+
+    def pod(self, *, ipv6: bool = True) -> Pod:
+        pod = Pod(self, len(self.pods) + 1, ipv6=ipv6)
+        self.pods.append(pod)
+        return pod
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> Remote:
+        """Run function(channel, *arguments) outside every pod, in the node's namespace."""
+        remote = Remote(function, arguments, lambda: _enter(f"/run/netns/{self.name}"))
+        self._remotes.append(remote)
+        return remote
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _result(self.start(function, *arguments))
+
+    def ip(self, command: str) -> str:
+        return sh(f"ip -n {self.name} {command}")
+
+    def close(self) -> None:
+        for remote in self._remotes:
+            remote.finish()
+        for pod in self.pods:
+            pod.close()
+        sh(f"ip netns del {self.name}")
+        _remove_cgroup(self.cgroup)
+
+
+class Pod:
+    """One pod: `v4`, `v6` are its addresses, `gateway4`, `gateway6` the node's next to it."""
+
+    def __init__(self, node: Node, number: int, *, ipv6: bool) -> None:
+        self.node = node
+        self.name = f"{node.name}p{number}"
+        self.uid = f"0000{number:04d}-aaaa-bbbb-cccc-{os.getpid():012d}"
+        self.v4, self.gateway4 = ip_address(f"10.77.{number}.2"), ip_address(f"10.77.{number}.1")
+        self.v6, self.gateway6 = ip_address(f"fd77:{number}::2"), ip_address(f"fd77:{number}::1")
+        self.addresses = (self.v4, self.v6) if ipv6 else (self.v4,)
+        self.cgroup = node.cgroup / f"pod{self.uid}"
+        self.cgroup.mkdir()
+        self._remotes: list[Remote] = []
+        sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
+        if not ipv6:
+            sh(f"ip netns exec {self.name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
+        sh(f"ip -n {node.name} link add v{number} type veth peer name eth0 netns {self.name}")
+        sh(f"ip -n {node.name} addr add {self.gateway4}/24 dev v{number}")
+        sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev v{number} nodad")
+        sh(f"ip -n {node.name} link set v{number} up && ip -n {self.name} link set eth0 up")
+        sh(f"ip -n {self.name} addr add {self.v4}/24 dev eth0")
+        sh(f"ip -n {self.name} route add default via {self.gateway4}")
+        if ipv6:
+            sh(f"ip -n {self.name} addr add {self.v6}/64 dev eth0 nodad")
+            sh(f"ip -n {self.name} -6 route add default via {self.gateway6}")
+        self.netns = netns.open(f"/run/netns/{self.name}")
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> Remote:
+        """Run function(channel, *arguments) as a process of the pod."""
+        remote = self._start(self.cgroup, function, *arguments)
+        self._remotes.append(remote)
+        return remote
+
+    def run_in(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+        """As run(), by a process of another cgroup that has entered the pod's namespace."""
+        return _result(self._start(cgroup, function, *arguments))
+
+    def _start(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Remote:
+        def enter() -> None:
+            join(cgroup)
+            _enter(f"/run/netns/{self.name}")
+
+        return Remote(function, arguments, enter)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of function(channel, *arguments), run as a process of the pod."""
+        remote = self.start(function, *arguments)
+        try:
+            return remote.receive()
+        finally:
+            self._remotes.remove(remote)
+            remote.finish()
+
+    def ip(self, command: str) -> str:
+        return sh(f"ip -n {self.name} {command}")
+
+    def mac(self) -> str:
+        return str(json.loads(self.ip("-j link show eth0"))[0]["address"])
+
+    def link_local(self) -> str:
+        """eth0's fe80:: address, once duplicate address detection is over."""
+
+        def ready() -> str | None:
+            for interface in json.loads(self.ip("-j -6 addr show dev eth0 scope link -tentative")):
+                for each in interface.get("addr_info", ()):
+                    if "local" in each:
+                        return str(each["local"])
+            return None
+
+        return eventually(ready)
+
+    def close(self) -> None:
+        for remote in self._remotes:
+            remote.finish()
+        self.netns.close()
+        sh(f"ip netns del {self.name}")
+        _remove_cgroup(self.cgroup)
+
+
+def join(cgroup: Path) -> None:
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _close_all_but(kept: int) -> None:
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _result(remote: Remote) -> Any:
+    try:
+        return remote.receive()
+    finally:
+        remote.finish()
+
+
+def _enter(path: str) -> None:
+    with open(path) as handle:
+        if _libc.setns(handle.fileno(), netns.CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {path}")
+
+
+def _remove_cgroup(cgroup: Path) -> None:
+    for inner in sorted(cgroups.below(cgroup), key=lambda each: -len(each.parts)):
+        inner.rmdir()
+
+
+def mount_bpffs(where: Path) -> None:
+    where.mkdir()
+    sh(f"mount -t bpf bpf {where}")
+
+
+def unmount_bpffs(where: Path) -> None:
+    sh(f"umount {where}")
+    shutil.rmtree(where)
+
+
+def eventually(attempt: Callable[[], T | None]) -> T:
+    """The first true result; for what the kernel does in its own time and announces to nobody."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        if result := attempt():
+            return result
+        select.select([], [], [], 0.02)
+    raise TimeoutError("it did not come about in time")
+
+
+def delete_entry(bpffs: Path, name: str, key: int | bytes) -> None:
+    """As an enemy or a fool with root would: behind the agent's back."""
+    with Map.pinned(bpffs / "ambient-v1" / "maps" / name) or _missing(name) as table:
+        table.delete(key if isinstance(key, bytes) else key.to_bytes(8, "little"))
+
+
+def _missing(name: str) -> Map:
+    raise AssertionError(f"no pinned map {name}")
