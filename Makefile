@@ -39,13 +39,13 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
 	shellcheck $$(git ls-files '*.sh') .ci/run
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
 
 bench: setup
 	$(PY) -m bench.engine

@@ -13,12 +13,12 @@
 
 #define AMB_ABI_VERSION 1 /* names the pin directory: ambient-v1 */
 
-#define AMB_MARK 0x53a      /* SO_MARK of a captured socket ... */
-#define AMB_MARK_MASK 0xfff /* ... in these bits; the others stay the application's */
+#define AMB_MARK        0x53a /* SO_MARK of a captured socket ... */
+#define AMB_MARK_MASK   0xfff /* ... in these bits; the others stay the application's */
 #define AMB_TUNNEL_PORT 15008
 
-#define AMB_POD_ADDRESSES 8 /* a pod has one or two; more only with several interfaces */
-#define AMB_MAX_PODS 4096   /* per node; Kubernetes' own limit is some hundreds */
+#define AMB_POD_ADDRESSES 8    /* a pod has one or two; more only with several interfaces */
+#define AMB_MAX_PODS      4096 /* per node; Kubernetes' own limit is some hundreds */
 
 struct amb_ip {
   __u32 word[4]; /* network order */
@@ -41,9 +41,9 @@ enum amb_pod_flag {
 
 /* `pods`: one enrolled network namespace. Written whole, so a program sees the old or the new one. */
 struct amb_pod {
-  __u32 flags;             /* enum amb_pod_flag */
-  __u32 addresses;         /* how many of address[] */
-  __u16 listener_port[4];  /* indexed by role: where our listeners are bound; nobody may dial them directly */
+  __u32 flags;            /* enum amb_pod_flag */
+  __u32 addresses;        /* how many of address[] */
+  __u16 listener_port[4]; /* indexed by role: where our listeners are bound; nobody may dial them directly */
   struct amb_ip address[AMB_POD_ADDRESSES];
 };
 

@@ -8,7 +8,7 @@
 #include <bpf/bpf_endian.h>
 
 #define SOL_SOCKET 1
-#define SO_MARK 36
+#define SO_MARK    36
 
 enum { REFUSE_CONNECT = 0, ALLOW_CONNECT = 1 }; // what the hook returns: EPERM, go on
 

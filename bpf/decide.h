@@ -21,7 +21,7 @@
 #endif
 #endif
 
-#define AMB_INLINE static inline __attribute__((always_inline))
+#define AMB_INLINE           static inline __attribute__((always_inline))
 #define AMB_LOOPBACK_IFINDEX 1 /* lo is made with its network namespace, always the first */
 
 /* Addresses */
@@ -39,8 +39,7 @@ AMB_INLINE int amb_ip_equal(const struct amb_ip *a, const struct amb_ip *b) {
 }
 
 AMB_INLINE int amb_ip_is_loopback(const struct amb_ip *ip) {
-  if (amb_ip_is_v4(ip))
-    return (ip->word[3] & amb_net32(0xff000000)) == amb_net32(0x7f000000);
+  if (amb_ip_is_v4(ip)) return (ip->word[3] & amb_net32(0xff000000)) == amb_net32(0x7f000000);
   return !ip->word[0] && !ip->word[1] && !ip->word[2] && ip->word[3] == amb_net32(1);
 }
 
@@ -55,17 +54,16 @@ AMB_INLINE int amb_ip_is_v6_link_local(const struct amb_ip *ip) {
 AMB_INLINE int amb_pod_owns(const struct amb_pod *pod, const struct amb_ip *ip) {
 #pragma unroll
   for (unsigned i = 0; i < AMB_POD_ADDRESSES; i++)
-    if (i < pod->addresses && amb_ip_equal(&pod->address[i], ip))
-      return 1;
+    if (i < pod->addresses && amb_ip_equal(&pod->address[i], ip)) return 1;
   return 0;
 }
 
 /* Outbound: connect() */
 
 enum amb_verdict {
-  AMB_LEAVE,  /* not ours: let it go as it is */
+  AMB_LEAVE,   /* not ours: let it go as it is */
   AMB_MARK_IT, /* ours: mark the socket, so that its SYN comes back in to the outbound listener */
-  AMB_REFUSE, /* it would escape: EPERM to the application */
+  AMB_REFUSE,  /* it would escape: EPERM to the application */
 };
 
 struct amb_connect_facts {
@@ -84,31 +82,21 @@ struct amb_connect_decision {
 };
 
 AMB_INLINE struct amb_connect_decision amb_decide_connect(const struct amb_connect_facts *facts) {
-#define AMB_DECIDE(verdict, reason) return (struct amb_connect_decision){verdict, reason}
-  if (!facts->pod)
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
-  if (facts->protocol != IPPROTO_TCP && facts->protocol != IPPROTO_MPTCP)
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_TCP);
-  if (!(facts->pod->flags & AMB_POD_CAPTURE))
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
-  if (facts->exempt)
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXEMPT);
-  if (amb_ip_is_loopback(&facts->to))
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_LOOPBACK);
-  if (amb_ip_is_unspecified(&facts->to))
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_UNSPECIFIED);
-  if (amb_pod_owns(facts->pod, &facts->to))
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_OWN_ADDRESS);
-  if (facts->port_excluded)
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_PORT);
-  if (facts->cidr_excluded)
-    AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_CIDR);
+#define AMB_DECIDE(verdict, reason)                                                                                    \
+  return (struct amb_connect_decision) { verdict, reason }
+  if (!facts->pod) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
+  if (facts->protocol != IPPROTO_TCP && facts->protocol != IPPROTO_MPTCP) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_TCP);
+  if (!(facts->pod->flags & AMB_POD_CAPTURE)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
+  if (facts->exempt) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXEMPT);
+  if (amb_ip_is_loopback(&facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_LOOPBACK);
+  if (amb_ip_is_unspecified(&facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_UNSPECIFIED);
+  if (amb_pod_owns(facts->pod, &facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_OWN_ADDRESS);
+  if (facts->port_excluded) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_PORT);
+  if (facts->cidr_excluded) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_CIDR);
   /* Routing obeys the device before it obeys the mark: such a socket would leave in plaintext. */
-  if (facts->bound_device)
-    AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_BOUND_DEVICE);
+  if (facts->bound_device) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_BOUND_DEVICE);
   /* A link-local destination brings its device along, as the scope; the kernel binds the socket after this hook. */
-  if (amb_ip_is_v6_link_local(&facts->to))
-    AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_LINK_LOCAL);
+  if (amb_ip_is_v6_link_local(&facts->to)) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_LINK_LOCAL);
   AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
 #undef AMB_DECIDE
 }
@@ -136,7 +124,8 @@ struct amb_lookup_decision {
 };
 
 AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_facts *facts) {
-#define AMB_DECIDE(verdict, reason, role) return (struct amb_lookup_decision){verdict, reason, role}
+#define AMB_DECIDE(verdict, reason, role)                                                                              \
+  return (struct amb_lookup_decision) { verdict, reason, role }
   const struct amb_pod *pod = facts->pod;
   if (!pod)
     /* This program runs only in an enrolled namespace: without the entry we know nothing, so nothing gets in. */
@@ -153,17 +142,14 @@ AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_
   if (facts->ingress_ifindex == AMB_LOOPBACK_IFINDEX && !amb_pod_owns(pod, &facts->local) &&
       !amb_ip_equal(&facts->remote, &facts->local))
     AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_OUTBOUND, AMB_ROLE_OUTBOUND);
-  if (!(pod->flags & AMB_POD_CAPTURE))
-    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NOT_CAPTURING, 0);
+  if (!(pod->flags & AMB_POD_CAPTURE)) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NOT_CAPTURING, 0);
   /* From outside, an own source is a forgery that cannot finish its handshake: the SYN-ACK stays in this namespace. */
   if (amb_ip_equal(&facts->remote, &facts->local) || amb_ip_is_loopback(&facts->remote) ||
       amb_pod_owns(pod, &facts->remote))
     AMB_DECIDE(AMB_PASS, AMB_LOOKUP_SELF, 0);
   /* From here on an address the mesh does not know (link-local, a second interface) is treated like the known ones. */
-  if (facts->port_excluded)
-    AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
-  if (facts->local_port == AMB_TUNNEL_PORT)
-    AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
+  if (facts->port_excluded) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
+  if (facts->local_port == AMB_TUNNEL_PORT) AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
   AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_PLAIN, AMB_ROLE_INBOUND_PLAIN);
 #undef AMB_DECIDE
 }

@@ -11,8 +11,8 @@
 
 #include <bpf/bpf_helpers.h>
 
-/* netns cookie -> an enrolled pod. Written by the agent (the flag last: the commit point of enrolling, the first step of
- * leaving). Read by connect and lookup. Dies with forget(), or at the agent's start when the namespace is gone. */
+/* netns cookie -> an enrolled pod. Written by the agent (the flag last: the commit point of enrolling, the first step
+ * of leaving). Read by connect and lookup. Dies with forget(), or at the agent's start when the namespace is gone. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -78,8 +78,7 @@ struct {
 
 static inline __attribute__((always_inline)) void amb_count(__u32 reason) {
   __u64 *count = bpf_map_lookup_elem(&counters, &reason);
-  if (count)
-    (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
+  if (count) (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
 }
 
 #endif

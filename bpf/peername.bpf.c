@@ -10,8 +10,7 @@
 enum { GO_ON = 1 }; // the only return value the hook has
 
 AMB_INLINE struct amb_client_value *client_behind(struct bpf_sock_addr *ctx, struct amb_ip peer) {
-  if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP)
-    return 0;
+  if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP) return 0;
   struct amb_client_key key = {bpf_get_netns_cookie(ctx), peer, bpf_ntohs((__u16)ctx->user_port), 0};
   return bpf_map_lookup_elem(&clients, &key);
 }
@@ -32,8 +31,7 @@ SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx) {
   struct amb_ip peer = {{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
   struct amb_client_value *client = client_behind(ctx, peer);
-  if (!client)
-    return GO_ON;
+  if (!client) return GO_ON;
   *(volatile __u32 *)&ctx->user_ip6[0] = client->ip.word[0];
   *(volatile __u32 *)&ctx->user_ip6[1] = client->ip.word[1];
   *(volatile __u32 *)&ctx->user_ip6[2] = client->ip.word[2];

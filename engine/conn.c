@@ -197,7 +197,6 @@ void conn_rejoin(struct conn *c, enum amb_reason reason, const char *text) {
 static void on_dialled(struct dial *d, enum amb_reason reason, int error) {
   struct conn *c = container_of(d, struct conn, dial);
   if (reason != AMB_OPEN) return conn_failed(c, reason, error, NULL);
-  c->server.readable = false; // an edge will come
   relay_open(c);
 }
 

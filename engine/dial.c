@@ -48,6 +48,13 @@ void dial_hide(struct dial *d) {
   d->shown.port = 0;
 }
 
+static void stop_waiting(struct dial *d) {
+  if (!d->pod) return;
+  DL_DELETE(d->pod->waiting, d);
+  d->pod->waiting_count--;
+  d->pod = NULL;
+}
+
 static void finish(struct dial *d, enum amb_reason reason, int error) {
   dial_cancel(d);
   if (reason != AMB_OPEN) {
@@ -93,12 +100,12 @@ void dial_start(struct dial *d, uint64_t pod_id) {
   if (fd >= 0) return connect_with(d, fd, pod->family);
   d->pod = pod;
   DL_APPEND(pod->waiting, d);
+  pod->waiting_count++;
 }
 
 void dial_resume(struct dial *d) {
   struct pod *pod = d->pod;
-  DL_DELETE(pod->waiting, d);
-  d->pod = NULL;
+  stop_waiting(d);
   connect_with(d, pod_take(pod), pod->family);
 }
 
@@ -114,6 +121,5 @@ void dial_cancel(struct dial *d) {
   if (!d->active) return;
   d->active = false;
   loop_disarm(&d->deadline);
-  if (d->pod) DL_DELETE(d->pod->waiting, d);
-  d->pod = NULL;
+  stop_waiting(d);
 }

@@ -1,12 +1,14 @@
-// What a peer may not do to us with frames that are each allowed.
+// What a peer may not do to us with frames that are each allowed. Resets are nghttp2's to count (stream_kit_open).
 #ifndef AMBIENT_FLOOD_H
 #define AMBIENT_FLOOD_H
 
-#include <nghttp2/nghttp2.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct tunnel;
 
-bool flood_allows(struct tunnel *, const nghttp2_frame_hd *); // false: tunnel->doomed says why not
+// Looks at the head of every frame before nghttp2 gets it, which passes over some in silence (on closed streams, say).
+bool flood_scan(struct tunnel *, const uint8_t *, size_t); // false: tunnel->doomed says why not
 
 #endif

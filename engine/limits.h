@@ -3,14 +3,15 @@
 #define AMBIENT_LIMITS_H
 
 enum {
-  // What waits for a slow reader, per connection and direction: one HTTP/2 stream window. 512 KiB is the promise of the
-  // mesh; at 1 ms across the underlay it still carries 4 Gbit/s.
-  STREAM_WINDOW = 512 << 10,
+  // What waits for a slow reader, per connection and direction: one HTTP/2 stream window. The mesh promises 512 KiB of
+  // memory; chunks and pools want some of it. At 1 ms across the underlay this still carries 3.5 Gbit/s.
+  STREAM_WINDOW = 448 << 10,
   // Taken back as soon as data arrives, so it never stalls; it only bounds what one peer can have under way to us.
   TUNNEL_WINDOW = 16 << 20,
   // Largest DATA frame. 16 KiB, the default, costs a third of bulk throughput; more than 64 KiB gains nothing.
   FRAME_MAX = 64 << 10,
   FRAME_HEAD = 9,
+  PREFACE = 24, // what a client says before its first frame
   // Plaintext collected from all streams of a tunnel for one TLS write, and read from one tunnel or socket at once.
   BATCH = 256 << 10,
   TLS_RECORD = 16 << 10,
@@ -33,12 +34,12 @@ enum {
   // Frames that make us work and carry nothing (SETTINGS, PING, PRIORITY, empty DATA, unknown types).
   IDLE_FRAMES_BURST = 400,
   IDLE_FRAMES_PER_S = 50,
-  // Resets: a peer whose 4,000 apps all abort at once is honest; one that goes on at this rate is not.
+  // Resets: a peer whose thousands of apps all abort at once is honest; one that goes on at this rate is not.
   RESETS_BURST = 8000,
   RESETS_PER_S = 500,
   OUTBOUND_ACKS = 100, // replies to SETTINGS and PING that wait for a peer that does not read
 
-  STREAMS_UNTIL_SETTINGS = 100,  // what we open before the peer's SETTINGS are known (RFC 9113 6.5.2 recommends it)
+  STREAMS_UNTIL_SETTINGS = 1,    // opened before the peer's SETTINGS say how many it grants: nobody grants less
   STREAMS_PER_TUNNEL = 1000,     // even if the peer grants more: one lost tunnel should not take everything with it
   TUNNELS_PER_TARGET = 32,       // elephants ride alone until there are so many
   REJOINS_MAX = 2,               // a stream the peer provably did not look at may ask the same choice again so often

@@ -15,7 +15,7 @@ struct source {
 };
 
 // One list per class of deadline: all of a class last equally long, so that a list is sorted by appending.
-enum timer_class { TIMER_CONNECT, TIMER_HANDSHAKE, TIMER_REQUEST, TIMER_ANSWER, TIMER_IDLE, TIMER_INBOUND_IDLE, TIMER_PAUSE, TIMER_CLASSES };
+enum timer_class { TIMER_CONNECT, TIMER_HANDSHAKE, TIMER_REQUEST, TIMER_ANSWER, TIMER_JOIN, TIMER_IDLE, TIMER_INBOUND_IDLE, TIMER_PAUSE, TIMER_CLASSES };
 
 struct timer {
   struct timer *prev, *next; // next == NULL: not armed

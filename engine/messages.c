@@ -94,9 +94,10 @@ static const char *check_carry(const struct amb_answer *a, const struct amb_choi
   return NULL;
 }
 
-// Lengths first, whatever was asked; then whether the verdict fits the question.
-static const char *check_lengths(const struct amb_answer *a, size_t tail_len) {
+// Its form first, whatever was asked; then whether the verdict fits the question.
+static const char *check_form(const struct amb_answer *a, size_t tail_len) {
   if (!a->question || !a->answer) return "ANSWER without a question or a number";
+  if (a->verdict < AMB_CARRY || a->verdict > AMB_REFUSE) return "ANSWER with an unknown verdict";
   if (a->choices > AMB_CHOICES_MAX) return "ANSWER with more than AMB_CHOICES_MAX choices";
   if (a->baggage_len > BAGGAGE_MAX || a->host_len > 255) return "ANSWER with a baggage or host too long";
   uint64_t need = (uint64_t)a->choices * sizeof(struct amb_choice) + a->label_len + a->baggage_len + a->host_len;
@@ -111,13 +112,13 @@ static const char *check_verdict(const struct amb_answer *a, const uint8_t *tail
   case AMB_REFUSE:
     if (asked == AMB_REQUEST && (a->status < 400 || a->status > 599)) return "ANSWER refuses with a status that is no error";
     return NULL;
-  default: return "ANSWER with an unknown verdict";
+  default: return NULL; // check_form knows them all
   }
 }
 
 static const char *on_answer(struct worker *w, const struct message *m) {
   const struct amb_answer *told = m->body;
-  const char *wrong = check_lengths(told, m->tail_len);
+  const char *wrong = check_form(told, m->tail_len);
   if (wrong) return wrong;
   struct question *q = question_find(w, told->question);
   if (!q) return NULL; // too late: the deadline passed, or the client is gone

@@ -39,12 +39,7 @@ void pool_remove(struct tunnel *t) {
   free(target);
 }
 
-static uint32_t load(const struct tunnel *t) {
-  const struct conn *c;
-  int waiting;
-  DL_COUNT2(t->waiting, c, waiting, in_tunnel.next);
-  return t->stream_count + (uint32_t)waiting;
-}
+static uint32_t load(const struct tunnel *t) { return t->stream_count + t->waiting_count; }
 
 // The fullest tunnel costs least per request (more streams in one record), so the first with room is taken.
 static struct tunnel *find(struct target *target, const struct context *context) {
@@ -58,17 +53,26 @@ static struct tunnel *find(struct target *target, const struct context *context)
 }
 
 static void drain_outdated(struct target *target, const struct context *context) {
-  struct tunnel *t, *next;
-  uint32_t left = target->count; // draining the last one frees the target
+  struct tunnel *t, *next; // the newest is in it, and is not outdated: the target stays
   DL_FOREACH_SAFE2(target->tunnels, t, next, in_target.next) {
-    if (t->context->id == context->id && t->context != context && left-- > 1) tunnel_drain(t);
+    if (t->context->id == context->id && t->context != context) tunnel_drain(t);
   }
 }
 
+// Each phase of the tunnel has its own deadline; this one is for room on a tunnel that never has any.
+static void on_no_room(struct timer *timer) {
+  conn_failed(container_of(timer, struct conn, deadline), AMB_END_TIMEOUT, 0, "no tunnel had room for the stream");
+}
+
 static void wait_for(struct conn *c, struct tunnel *t) {
+  const struct amb_settings *s = &c->worker->settings;
   c->joining = t;
+  c->deadline.fire = on_no_room;
+  loop_arm(&c->worker->loop, TIMER_JOIN, &c->deadline,
+           (int64_t)s->connect_ms + s->handshake_ms + s->answer_ms + s->request_ms);
   if (t->phase == TUNNEL_OPEN) loop_disarm(&t->deadline); // not idle
   DL_APPEND2(t->waiting, c, in_tunnel.prev, in_tunnel.next);
+  t->waiting_count++;
 }
 
 void pool_join(struct conn *c) {
@@ -78,7 +82,7 @@ void pool_join(struct conn *c) {
   if (!context) return conn_failed(c, AMB_END_NO_CONTEXT, 0, "the certificate to present is missing or expired");
   if (!target) return conn_failed(c, AMB_END_RESOURCES, ENOMEM, NULL);
   struct tunnel *t = find(target, context);
-  if (t && t->phase == TUNNEL_OPEN && !t->waiting && t->stream_count < stream_limit(t)) return stream_request(t, c);
+  if (t && !t->waiting && stream_room(t)) return stream_request(t, c);
   if (t) return wait_for(c, t);
   if (!(t = tunnel_dial(w, target, c->choice, c->answer->pod, context))) {
     if (!target->count) {
@@ -96,17 +100,24 @@ void pool_join(struct conn *c) {
 
 void pool_leave(struct conn *c) {
   if (!c->joining) return;
-  DL_DELETE2(c->joining->waiting, c, in_tunnel.prev, in_tunnel.next);
   struct tunnel *t = c->joining;
+  DL_DELETE2(t->waiting, c, in_tunnel.prev, in_tunnel.next);
+  t->waiting_count--;
   c->joining = NULL;
   tunnel_idle(t);
 }
 
 void pool_opened(struct tunnel *t) {
-  while (t->phase == TUNNEL_OPEN && t->waiting && t->stream_count < stream_limit(t)) {
+  while (t->waiting && stream_room(t)) {
     struct conn *c = t->waiting;
     pool_leave(c);
     stream_request(t, c);
+  }
+  if (!t->heard || t->phase != TUNNEL_OPEN) return;
+  while (t->waiting && load(t) > stream_limit(t)) { // it grants less than was hoped for
+    struct conn *c = t->waiting->in_tunnel.prev;
+    pool_leave(c);
+    pool_join(c);
   }
 }
 

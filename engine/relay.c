@@ -147,9 +147,9 @@ void leg_ready(struct source *source, uint32_t events) {
   struct leg *leg = container_of(source, struct leg, source);
   struct conn *c = leg->conn;
   int unread = 0;
-  if (c->dial.active && leg == &c->server) return dial_event(&c->dial, events);
   if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) leg->readable = true;
   if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) leg->hung_up = true;
+  if (c->dial.active && leg == &c->server) return dial_event(&c->dial, events);
   // Reset. What it said before still counts, if anybody is going to read it; recv() will then find the error.
   if (events & EPOLLERR && (leg->eof || c->phase != CONN_OPEN || ioctl(source->fd, FIONREAD, &unread) || !unread)) {
     socklen_t n = sizeof unread;

@@ -9,6 +9,7 @@
 #include "answers.h"
 #include "conn.h"
 #include "listener.h"
+#include "stash.h"
 #include "tunnel.h"
 #include "worker.h"
 
@@ -184,6 +185,7 @@ void report_attached(struct worker *w) {
   c->delivered = NULL;
   for (struct ending *e = c->endings; e; e = e->next) e->old = true;
   c->delivered_count = c->seen_count = 0;
+  pods_attached(w);
   c->acknowledges = true;
 }
 

@@ -14,7 +14,8 @@
 
 static void on_late(struct timer *timer) {
   struct conn *c = container_of(timer, struct conn, deadline);
-  conn_end(c, AMB_END_TIMEOUT, 0, "the headers of the request took too long");
+  // In the middle of a header block nothing else can come over this tunnel either.
+  tunnel_end(c->opener.tunnel, AMB_END_TIMEOUT, 0, "the headers of a request took too long");
 }
 
 struct conn *conn_begin_request(struct tunnel *t, int32_t stream) {

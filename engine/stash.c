@@ -28,20 +28,27 @@ const char *pod_introduce(struct worker *w, const struct amb_pod *told) {
   }
   pod->leaving = false;
   pod->family = (int)told->stash_family;
-  pod->want = told->stash_want;
-  pod->low_told = false; // checked when the packet is done: a STASH may follow in it
+  pod->want = told->stash_want; // whether it has them is checked when the packet is done: a STASH may follow in it
   return NULL;
 }
 
 static void tell_low(struct pod *pod) {
-  if (pod->have * 2 >= pod->want) pod->low_told = false;
-  if (pod->low_told || pod->leaving || pod->have * 2 >= pod->want) return;
-  pod->low_told = report_pod(pod->worker, AMB_STASH_LOW, pod->id, pod->have, pod->want - pod->have);
+  if (pod->leaving || (pod->have * 2 >= pod->want && !pod->waiting)) return;
+  uint32_t missing = (pod->want > pod->have ? pod->want - pod->have : 0) + pod->waiting_count;
+  // Again only when it got much worse since, or what was asked for has come.
+  if (pod->expected && missing < pod->expected + pod->want / 2 + 1) return;
+  if (missing > pod->expected && report_pod(pod->worker, AMB_STASH_LOW, pod->id, pod->have, missing - pod->expected))
+    pod->expected = missing;
 }
 
 void pods_tell_low(struct worker *w) {
   struct pod *pod, *next;
   HASH_ITER(hh, w->pods, pod, next) tell_low(pod);
+}
+
+void pods_attached(struct worker *w) {
+  struct pod *pod, *next;
+  HASH_ITER(hh, w->pods, pod, next) pod->expected = 0; // told by the tick, or when one is taken
 }
 
 void pod_stash(struct pod *pod, int fd) {
@@ -56,7 +63,7 @@ void pod_stash(struct pod *pod, int fd) {
     return;
   }
   pod->sockets[pod->have++] = fd;
-  if (pod->have * 2 >= pod->want) pod->low_told = false;
+  if (pod->expected) pod->expected--; // whether more are needed is checked when the packet is done
   while (pod->waiting && pod->have) dial_resume(pod->waiting);
 }
 
@@ -95,7 +102,9 @@ void pod_conn_gone(struct pod *pod) { pod->conns--; } // IDLE is told by the tic
 void pods_tick(struct worker *w) {
   struct pod *pod, *next;
   HASH_ITER(hh, w->pods, pod, next) {
-    if (!tell_idle(pod)) tell_low(pod);
+    if (tell_idle(pod)) continue;
+    pod->expected = 0; // what did not come within a tick will not come
+    tell_low(pod);
   }
 }
 

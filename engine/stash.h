@@ -17,11 +17,12 @@ struct pod {
   struct worker *worker;
   int family; // of the sockets in the stash
   uint32_t want, have, capacity;
+  uint32_t expected; // asked for by STASH_LOW and not come yet
   int *sockets;
   struct dial *waiting; // for a socket; dial.c
+  uint32_t waiting_count;
   uint32_t conns;       // of its listeners
   bool leaving;
-  bool low_told; // until it is full enough again
 };
 
 struct pod *pod_find(struct worker *, uint64_t id);
@@ -30,7 +31,8 @@ void pod_stash(struct pod *, int fd);                              // takes the 
 int pod_take(struct pod *);                                        // a socket, or -1
 void pod_leave(struct pod *);
 void pod_conn_gone(struct pod *);
-void pods_tell_low(struct worker *); // all again: the agent is new
+void pods_tell_low(struct worker *); // those that are and were not told
+void pods_attached(struct worker *); // the agent is new: all have to be told again
 void pods_tick(struct worker *);
 void pods_close(struct worker *);
 

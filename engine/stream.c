@@ -7,7 +7,6 @@
 #include "address.h"
 #include "answers.h"
 #include "conn.h"
-#include "flood.h"
 #include "relay.h"
 #include "tunnel.h"
 #include "worker.h"
@@ -15,11 +14,6 @@
 static struct leg *leg_of(nghttp2_session *session, int32_t id) { return nghttp2_session_get_stream_user_data(session, id); }
 
 // ---- what the peer sends
-
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user) {
-  (void)session;
-  return flood_allows(user, head) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-}
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
   struct tunnel *t = user;
@@ -65,6 +59,7 @@ static void headers_complete(struct leg *leg, const nghttp2_frame *frame) {
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
   struct tunnel *t = user;
   int32_t id = frame->hd.stream_id;
+  tunnel_heard(t);
   if (frame->hd.type == NGHTTP2_GOAWAY && !t->inbound) tunnel_drain(t);
   if (frame->hd.type == NGHTTP2_HEADERS && leg_of(session, id)) headers_complete(leg_of(session, id), frame);
   bool carries_end = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
@@ -115,6 +110,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
 // A response without a body ends our half; the rest of the request is of no interest (RFC 9113 8.1).
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
   struct tunnel *t = user;
+  if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR && !t->doomed)
+    t->doomed = nghttp2_http2_strerror(frame->goaway.error_code);
   if (!t->inbound || frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
   if (nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id) == 0)
     nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
@@ -176,8 +173,13 @@ ssize_t stream_collect(struct tunnel *t, uint8_t *to, size_t room) {
 
 // ---- streams
 
+uint32_t stream_room(const struct tunnel *t) {
+  uint32_t limit = t->heard ? stream_limit(t) : STREAMS_UNTIL_SETTINGS;
+  return t->phase == TUNNEL_OPEN && t->stream_count < limit ? limit - t->stream_count : 0;
+}
+
 uint32_t stream_limit(const struct tunnel *t) {
-  if (!t->http2 || t->phase != TUNNEL_OPEN || !t->heard) return STREAMS_UNTIL_SETTINGS;
+  if (!t->heard) return STREAMS_PER_TUNNEL; // not known yet: whoever is too many finds another tunnel later
   uint32_t granted = nghttp2_session_get_remote_settings(t->http2, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   return granted < STREAMS_PER_TUNNEL ? granted : STREAMS_PER_TUNNEL;
 }
@@ -287,7 +289,6 @@ void stream_all_lost(struct tunnel *t, enum amb_reason reason, const char *text)
 bool stream_kit_open(struct worker *w) {
   if (nghttp2_session_callbacks_new(&w->callbacks) || nghttp2_option_new(&w->option)) return false;
   nghttp2_session_callbacks *c = w->callbacks;
-  nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
   nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
   nghttp2_session_callbacks_set_on_header_callback(c, on_header);
   nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame);
@@ -299,6 +300,7 @@ bool stream_kit_open(struct worker *w) {
   nghttp2_session_callbacks_set_data_source_read_length_callback(c, frame_size);
   nghttp2_option_set_no_auto_window_update(w->option, 1);
   nghttp2_option_set_no_closed_streams(w->option, 1); // kept for priorities, which we do not use
+  nghttp2_option_set_stream_reset_rate_limit(w->option, RESETS_BURST, RESETS_PER_S);
   nghttp2_option_set_max_outbound_ack(w->option, OUTBOUND_ACKS);
   nghttp2_option_set_peer_max_concurrent_streams(w->option, STREAMS_UNTIL_SETTINGS);
   return true;
@@ -318,6 +320,7 @@ bool stream_session_open(struct tunnel *t) {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, t->inbound ? w->settings.max_streams : 0},
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
   };
+  t->frame_skip = t->inbound ? PREFACE : 0;
   int error = t->inbound ? nghttp2_session_server_new2(&t->http2, w->callbacks, t, w->option)
                          : nghttp2_session_client_new2(&t->http2, w->callbacks, t, w->option);
   return !error && !nghttp2_submit_settings(t->http2, NGHTTP2_FLAG_NONE, settings, t->inbound ? 4 : 5) &&

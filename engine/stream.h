@@ -18,7 +18,8 @@ void stream_kit_close(struct worker *);
 bool stream_session_open(struct tunnel *);
 void stream_goaway(struct tunnel *);                               // takes no more streams of the peer
 ssize_t stream_collect(struct tunnel *, uint8_t *to, size_t room); // frames to send; 0: none; < 0: nghttp2's error
-uint32_t stream_limit(const struct tunnel *);                      // streams that may be open at once
+uint32_t stream_limit(const struct tunnel *);                      // streams that may be open or wait
+uint32_t stream_room(const struct tunnel *);                       // streams that may be opened now
 
 void stream_request(struct tunnel *, struct conn *); // CONNECT
 void stream_accept(struct leg *);                    // 200, and bytes from now on

@@ -13,6 +13,7 @@
 #include "address.h"
 #include "answers.h"
 #include "conn.h"
+#include "flood.h"
 #include "listener.h"
 #include "pool.h"
 #include "relay.h"
@@ -111,6 +112,18 @@ static void on_dialled(struct dial *d, enum amb_reason reason, int error) {
   begin_tls(t);
 }
 
+static void on_silent(struct timer *timer) {
+  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_TIMEOUT, 0, "the peer did not begin to speak HTTP/2");
+}
+
+void tunnel_heard(struct tunnel *t) {
+  if (t->heard) return;
+  t->heard = true;
+  if (!t->stream_count) loop_disarm(&t->deadline);
+  tunnel_idle(t);
+  pool_opened(t);
+}
+
 // ---- who is it?
 
 static void on_no_answer(struct timer *timer) {
@@ -183,7 +196,10 @@ void tunnel_answered(struct tunnel *t, struct answer *a) {
   t->phase = TUNNEL_OPEN;
   if (!stream_session_open(t)) return tunnel_end(t, AMB_END_RESOURCES, ENOMEM, "no memory for HTTP/2");
   tunnel_mark(t);
-  tunnel_idle(t);
+  if (t->inbound) {
+    t->deadline.fire = on_silent;
+    loop_arm(&w->loop, TIMER_REQUEST, &t->deadline, w->settings.request_ms);
+  }
   pool_opened(t);
   if (t->phase == TUNNEL_OPEN) read_all(t); // the peer may have spoken long ago
 }
@@ -201,9 +217,9 @@ static void broken(struct tunnel *t, enum tls_outcome outcome) {
 }
 
 void tunnel_received(struct tunnel *t, const uint8_t *bytes, size_t n) {
-  t->heard = true;
+  if (!flood_scan(t, bytes, n)) return tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed);
   ssize_t used = nghttp2_session_mem_recv(t->http2, bytes, n);
-  if (used >= 0 && !t->doomed) return;
+  if (used >= 0 && !t->doomed) return; // what nghttp2 finds out by itself it tells the peer first: on_flush
   tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed ? t->doomed : nghttp2_strerror((int)used));
 }
 
@@ -226,9 +242,9 @@ static void read_all(struct tunnel *t) {
 
 static void on_ready(struct source *source, uint32_t events) {
   struct tunnel *t = container_of(source, struct tunnel, source);
-  if (t->phase == TUNNEL_DIALLING) return dial_event(&t->dial, events);
   if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) t->readable = true;
   if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) t->hung_up = true;
+  if (t->phase == TUNNEL_DIALLING) return dial_event(&t->dial, events);
   if (events & EPOLLOUT && t->blocked) {
     t->blocked = false;
     tunnel_mark(t);
@@ -255,6 +271,7 @@ static void on_flush(struct later *later) {
     if (n == 0) break;
     if (!tls_write(t, w->batch, (size_t)n)) return broken(t, TLS_BROKEN);
   }
+  if (t->phase == TUNNEL_OPEN && t->doomed) return tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed);
   bool over = t->http2 && !nghttp2_session_want_read(t->http2) && !nghttp2_session_want_write(t->http2);
   if (t->phase == TUNNEL_OPEN && (over || (t->draining && !t->stream_count && !t->waiting)))
     tunnel_end(t, AMB_END_CLOSED, 0, NULL);
@@ -312,10 +329,10 @@ void tunnel_drain(struct tunnel *t) {
 
 static void release(struct garbage *garbage) { free(container_of(garbage, struct tunnel, garbage)); }
 
-// Accepted and used tunnels need no record of their own: their connections have theirs.
-static void record(struct tunnel *t, enum tunnel_phase phase, enum amb_reason reason, int error, const char *text) {
-  bool broke_http2 = reason == AMB_END_PROTOCOL && !t->served;
-  if (!t->inbound || (phase == TUNNEL_OPEN && !broke_http2)) return;
+// An accepted tunnel needs no record of its own, its connections have theirs; unless it ends badly and there is none.
+static void record(struct tunnel *t, bool misused, enum tunnel_phase phase, enum amb_reason reason, int error,
+                   const char *text) {
+  if (!t->inbound || (phase == TUNNEL_OPEN && !misused)) return;
   struct amb_conn body = {.listener = t->listener, .answer = t->peer ? t->peer->id : 0, .start_at = t->start_at};
   body.duration_ns = (uint64_t)(monotonic_ns() - t->started);
   body.from = t->from;
@@ -345,6 +362,7 @@ void tunnel_end(struct tunnel *t, enum amb_reason reason, int error, const char 
   if (phase == TUNNEL_ENDED) return;
   if (text) snprintf(kept, sizeof kept, "%s", text); // it may point into what is freed below
   text = text ? kept : NULL;
+  bool misused = !t->streams && (reason == AMB_END_PROTOCOL || reason == AMB_END_TIMEOUT);
   pool_remove(t);
   if (phase == TUNNEL_HANDSHAKE || phase == TUNNEL_ASKING) count_handshake(t, -1);
   t->phase = TUNNEL_ENDED;
@@ -357,7 +375,7 @@ void tunnel_end(struct tunnel *t, enum amb_reason reason, int error, const char 
     socket_reset(&t->source);
   else
     loop_close_source(&t->source);
-  record(t, phase, reason, error, text);
+  record(t, misused, phase, reason, error, text);
   loop_forget(&w->loop, &t->flush);
   nghttp2_session_del(t->http2);
   SSL_free(t->ssl);

@@ -71,9 +71,12 @@ struct tunnel {
   uint32_t stream_count, elephants;
   uint64_t served;
   struct conn *waiting; // for the handshake, or for room
-  struct allowance idle_frames, resets;
+  uint32_t waiting_count;
+  struct allowance idle_frames;
   uint32_t continuations;
-  const char *doomed; // found out within a callback of nghttp2: why the tunnel has to end with PROTOCOL
+  uint32_t frame_skip; // flood.c: bytes until the next frame's head, and what came of it
+  uint8_t frame_head[9], frame_have;
+  const char *doomed; // found out within nghttp2: why the tunnel has to end with PROTOCOL
 };
 
 void tunnel_accept(struct listener *, int fd, const struct amb_addr *from, const struct amb_addr *to);
@@ -81,6 +84,7 @@ struct tunnel *tunnel_dial(struct worker *, struct target *, const struct amb_ch
 void tunnel_start(struct tunnel *); // dials; may end at once
 void tunnel_answered(struct tunnel *, struct answer *);
 void tunnel_received(struct tunnel *, const uint8_t *, size_t); // plaintext of the peer
+void tunnel_heard(struct tunnel *);                             // the peer sent its first HTTP/2 frame
 void tunnel_mark(struct tunnel *);                              // it has something to send
 void tunnel_drain(struct tunnel *);
 void tunnel_idle(struct tunnel *); // if it is: close it after a while

@@ -90,7 +90,6 @@ class Agent:
             first_id=time.time_ns(),
             clock=time.monotonic,
             rng=random.Random(),
-            on_idle=lambda cookie: self._spawn("idle", self.enrolment.idle(cookie)),
         )
         self._engine_cgroup = process.cgroup_for_engine(config.own_cgroup(config.cgroup2_root()), settings.cgroup)
         self.engine = Engine(
@@ -101,6 +100,7 @@ class Agent:
             stash=settings.stash,
             make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
             on_message=self._on_engine,
+            on_idle=lambda cookie: self._spawn("idle", self.enrolment.idle(cookie)),
             on_started=self._engine_started,
         )
         self.proxy.serve(self.engine)

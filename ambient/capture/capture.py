@@ -99,15 +99,18 @@ class Capture:
         Raises CaptureError; a pod that was not enrolled before then is not.
         """
         before = self._pods.get(where.cookie)
-        if listeners is None:
-            listeners = before.listeners if before and before.listening() else netns.run(where.fd, sockets.listeners)
-        wanted = Enrolment.of(where.duplicate(), addresses, settings, listeners)
-        self._pods[where.cookie] = wanted
-        try:
+        with contextlib.ExitStack() as undo:
+            if listeners is None and before and before.listening():
+                listeners = before.listeners
+            elif listeners is None:
+                listeners = netns.run(where.fd, sockets.listeners)
+                for made in listeners.values():
+                    undo.callback(made.close)
+            wanted = Enrolment.of(where.duplicate(), addresses, settings, listeners)
+            undo.callback(self._give_up, wanted, before)
+            self._pods[where.cookie] = wanted
             wanted.converge(self._tables, self._pins)
-        except BaseException:
-            self._give_up(wanted, before)
-            raise
+            undo.pop_all()
         if before:
             before.close()
         return dict(listeners)
@@ -201,7 +204,7 @@ class Capture:
         return found
 
     def _give_up(self, wanted: Enrolment, before: Enrolment | None) -> None:
-        """Back to what was: the earlier enrolment, or none. The first error is the one worth telling."""
+        """Back to what was: the earlier enrolment, or none. The error that led here is the one worth telling."""
         if before is None:
             with contextlib.suppress(CaptureError):
                 self.forget(wanted.cookie)

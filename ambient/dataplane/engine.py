@@ -56,15 +56,19 @@ class Engine:
         stash: int,
         make_sockets: Callable[[int, int], Awaitable[list[socket.socket]]],
         on_message: Callable[[Link, Message], None],
+        on_idle: Callable[[int], None],
         on_started: Callable[[], None],
     ) -> None:
-        """`make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_started`: a new one runs."""
+        """`make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_idle(cookie)`: one that left serves no more.
+
+        `on_started`: a new engine runs; one that was found does not count.
+        """
         self.pid = 0
         self.start_at = 0
         self.restarts = -1  # the first start is not one
         self._run_dir, self._threads, self._cgroup = run_dir, threads, cgroup
         self._settings, self._stash, self._make_sockets = settings, stash, make_sockets
-        self._on_message, self._on_started = on_message, on_started
+        self._on_message, self._on_idle, self._on_started = on_message, on_idle, on_started
         self._clients_map: int | None = None
         self._contexts: dict[int, Message] = {}
         self._pods: dict[int, PodState] = {}
@@ -73,6 +77,7 @@ class Engine:
         self._hello: dict[Link, asyncio.Future[abi.Hello]] = {}
         self._inventories: dict[int, Rows] = {}
         self._numbers = itertools.count(1)
+        self._busy: dict[int, set[int]] = {}  # pods that were told to leave: the workers that still serve them
         self._stocking: set[asyncio.Task[None]] = set()
 
     @property
@@ -98,9 +103,10 @@ class Engine:
         self._introduce(pod)
 
     def leave_pod(self, cookie: int) -> None:
-        """Accept nothing more for a pod; IDLE follows when its last connection ended."""
-        if self._pods.pop(cookie, None) is not None:
-            self.send(Message(abi.Type.LEAVE, abi.Ref(id=cookie)))
+        """Accept nothing more for a pod; one IDLE follows, when the last worker's last connection of it ended."""
+        self._pods.pop(cookie, None)
+        self._busy[cookie] = {link.worker for link in self._links}
+        self.send(Message(abi.Type.LEAVE, abi.Ref(id=cookie)))
 
     def send(self, *messages: Message) -> None:
         """To every worker."""
@@ -142,6 +148,8 @@ class Engine:
             if await self._still_alive(pid):
                 raise Superseded(f"engine {pid} lives but closed our attachment: another agent took over")
             await self.attach()
+            for cookie in tuple(self._busy):  # what the dead engine carried is over
+                self._idle(None, cookie)
 
     async def _still_alive(self, pid: int) -> bool:
         """A dying engine closes its sockets a moment before its pid goes."""
@@ -241,6 +249,8 @@ class Engine:
 
     def _on_messages(self, link: Link, messages: list[Message]) -> None:
         for message in messages:
+            if isinstance(message.body, abi.Conn):
+                message.body.id |= link.worker << 56  # every worker counts from 1
             match message.body:
                 case abi.Hello() as hello:
                     greeting = self._hello.get(link)
@@ -248,6 +258,8 @@ class Engine:
                         greeting.set_result(hello)
                 case abi.Ref() as end:
                     self._row_end(link, end.id)
+                case abi.PodRef() as pod if message.type is abi.Type.IDLE:
+                    self._idle(link, pod.pod)
                 case _ if message.type in (abi.Type.ROW_ANSWER, abi.Type.ROW_CONN, abi.Type.ROW_LISTENER):
                     # Workers answer inventories in the order they were asked: a row belongs to the oldest unfinished.
                     pending = next((r for r in self._inventories.values() if id(link) in r.waiting), None)
@@ -255,6 +267,16 @@ class Engine:
                         pending.messages.append(message)
                 case _:
                     self._on_message(link, message)
+
+    def _idle(self, link: Link | None, cookie: int) -> None:
+        """One worker (None: every worker) has no connection of a pod left."""
+        busy = self._busy.get(cookie)
+        if busy is None:
+            return
+        busy.discard(link.worker) if link else busy.clear()
+        if not busy:
+            del self._busy[cookie]
+            self._on_idle(cookie)
 
     def _row_end(self, link: Link, number: int) -> None:
         rows = self._inventories.get(number)

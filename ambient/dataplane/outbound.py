@@ -82,7 +82,7 @@ def _target(cookie: int, client: Identity, choice: route.Choice) -> Target:
 
 
 def _sample(choices: Sequence[route.Choice], most: int, rng: random.Random) -> tuple[route.Choice, ...]:
-    """At most `most` of them: by weight without replacement (Efraimidis and Spirakis, 2006), and the first fallbacks."""
+    """At most `most`: by weight without replacement (Efraimidis and Spirakis, 2006), and the first fallbacks."""
     if len(choices) <= most:
         return tuple(choices)
     fallbacks = [choice for choice in choices if not choice.weight][: route.FALLBACKS]

@@ -62,14 +62,13 @@ class Proxy:
         first_id: int,
         clock: Callable[[], float],
         rng: random.Random,
-        on_idle: Callable[[int], None],
     ) -> None:
-        """`clock`: monotonic seconds. `on_idle(cookie)`: a pod that left has no connection left."""
+        """`clock`: monotonic seconds."""
         self.world = world
         self.host: Collection[IPAddress] = frozenset()
         self.decisions = Decisions(self.judge, first_id)
         self._engine: Sender | None = None
-        self._pods, self._observer, self._on_idle = pods, observer, on_idle
+        self._pods, self._observer = pods, observer
         self._clock, self._rng, self._health = clock, rng, Health()
         self._aside: dict[IPAddress, frozenset[str]] = {}  # what depends on the endpoints that pause
 
@@ -129,11 +128,9 @@ class Proxy:
                 self._dial_failed(failed)
             case abi.Conn() as conn:
                 self._ended(link, conn, message.tail[: conn.text_len].decode(errors="replace"))
-            case abi.PodRef() as pod if message.type is abi.Type.STASH_LOW:
+            case abi.PodRef() as pod:
                 if self._engine is not None:
                     self._engine.restock(link, pod.pod, pod.want)
-            case abi.PodRef() as pod:
-                self._on_idle(pod.pod)
             case _:
                 raise wire.ProtocolError(f"{message.type.name} came where a question was expected")
 

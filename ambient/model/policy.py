@@ -149,7 +149,7 @@ def mtls_mode(world: World, server: Workload, port: int) -> tuple[MtlsMode, str]
     for said_by in (workload, namespace, whole_mesh):
         if said_by and said_by.mode:
             return said_by.mode, f"PeerAuthentication {said_by.key}"
-    return MtlsMode.PERMISSIVE, "no PeerAuthentication (PERMISSIVE)"
+    return MtlsMode.PERMISSIVE, "no PeerAuthentication"
 
 
 def _oldest(policies: Iterator[PeerAuthentication]) -> PeerAuthentication | None:

@@ -13,21 +13,47 @@ int decide_lookup(const struct amb_lookup_facts *facts) {
   return decision.role << 24 | decision.verdict << 16 | decision.reason;
 }
 
-#define SIZE(type) {#type, "", sizeof(struct type)}
-#define AT(type, field) {#type, #field, offsetof(struct type, field)}
-#define NUMBER(name) {"", #name, name}
+#define SIZE(type)                                                                                                     \
+  { #type, "", sizeof(struct type) }
+#define AT(type, field)                                                                                                \
+  { #type, #field, offsetof(struct type, field) }
+#define NUMBER(name)                                                                                                   \
+  { "", #name, name }
 const struct layout {
   const char *type, *field;
   long value;
 } layout[] = {
     SIZE(amb_ip),
-    SIZE(amb_pod), AT(amb_pod, flags), AT(amb_pod, addresses), AT(amb_pod, listener_port), AT(amb_pod, address),
-    SIZE(amb_port_key), AT(amb_port_key, netns_cookie), AT(amb_port_key, port), AT(amb_port_key, direction),
-    SIZE(amb_cidr_key), AT(amb_cidr_key, prefix_len), AT(amb_cidr_key, netns_cookie), AT(amb_cidr_key, ip),
-    SIZE(amb_listener_key), AT(amb_listener_key, netns_cookie), AT(amb_listener_key, role),
-    SIZE(amb_client_key), AT(amb_client_key, netns_cookie), AT(amb_client_key, ip), AT(amb_client_key, port),
-    SIZE(amb_client_value), AT(amb_client_value, ip), AT(amb_client_value, port),
-    NUMBER(AMB_ABI_VERSION), NUMBER(AMB_MARK), NUMBER(AMB_MARK_MASK), NUMBER(AMB_TUNNEL_PORT),
-    NUMBER(AMB_POD_ADDRESSES), NUMBER(AMB_POD_CAPTURE), NUMBER(AMB_REASONS), NUMBER(AMB_CIDR_LONGEST),
+    SIZE(amb_pod),
+    AT(amb_pod, flags),
+    AT(amb_pod, addresses),
+    AT(amb_pod, listener_port),
+    AT(amb_pod, address),
+    SIZE(amb_port_key),
+    AT(amb_port_key, netns_cookie),
+    AT(amb_port_key, port),
+    AT(amb_port_key, direction),
+    SIZE(amb_cidr_key),
+    AT(amb_cidr_key, prefix_len),
+    AT(amb_cidr_key, netns_cookie),
+    AT(amb_cidr_key, ip),
+    SIZE(amb_listener_key),
+    AT(amb_listener_key, netns_cookie),
+    AT(amb_listener_key, role),
+    SIZE(amb_client_key),
+    AT(amb_client_key, netns_cookie),
+    AT(amb_client_key, ip),
+    AT(amb_client_key, port),
+    SIZE(amb_client_value),
+    AT(amb_client_value, ip),
+    AT(amb_client_value, port),
+    NUMBER(AMB_ABI_VERSION),
+    NUMBER(AMB_MARK),
+    NUMBER(AMB_MARK_MASK),
+    NUMBER(AMB_TUNNEL_PORT),
+    NUMBER(AMB_POD_ADDRESSES),
+    NUMBER(AMB_POD_CAPTURE),
+    NUMBER(AMB_REASONS),
+    NUMBER(AMB_CIDR_LONGEST),
     {0, 0, 0},
 };

@@ -141,7 +141,7 @@ def test_explain_tells_the_way_and_exits_with_the_verdict(run: Run) -> None:
     assert lines[3:] == [
         "  to 10.0.1.2:8080 (pod shop/web-1 on node b), in a tunnel with mutual TLS",
         "    as spiffe://cluster.local/ns/shop/sa/client, to spiffe://cluster.local/ns/shop/sa/web",
-        "    mutual TLS: PERMISSIVE (no PeerAuthentication (PERMISSIVE))",
+        "    mutual TLS: PERMISSIVE (no PeerAuthentication)",
         "    allow by no policy",
         "allowed",
     ]

@@ -62,7 +62,7 @@ class Records:
 class Setup:
     def __init__(self, *more: object) -> None:
         self.world = a_world(*more)
-        self.records, self.link, self.idle = Records(), Link(), []
+        self.records, self.link = Records(), Link()
         self.pods = the_pods(self.world)
         self.proxy = Proxy(
             self.world,
@@ -71,7 +71,6 @@ class Setup:
             first_id=1,
             clock=lambda: 0.0,
             rng=random.Random(1),
-            on_idle=self.idle.append,  # type: ignore[arg-type]
         )
         self.proxy.serve(self.link)  # type: ignore[arg-type]
         (pod,) = self.pods
@@ -270,9 +269,7 @@ def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent()
     assert (flow.verdict, flow.reason, flow.destination.workload) == ("deny", "strict_mtls", "client")
 
 
-def test_stash_low_and_idle_reach_their_owners() -> None:
+def test_a_low_stash_is_filled() -> None:
     setup = Setup()
     setup.say(abi.Type.STASH_LOW, abi.PodRef(pod=setup.cookie, want=8))
     assert setup.link.sent[-1].type is abi.Type.STASH
-    setup.say(abi.Type.IDLE, abi.PodRef(pod=setup.cookie))
-    assert setup.idle == [setup.cookie]

@@ -12,7 +12,7 @@ import pathlib
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ambient.dataplane import abi, wire
 
@@ -45,8 +45,8 @@ class Agent:
     questions, ended, dial_failures, idle, rows: what came, in order. lost: workers whose socket ended.
     """
 
-    def __init__(self, run_dir: pathlib.Path, workers: int) -> None:
-        self.handlers: dict[abi.Type, Handler] = {}
+    def __init__(self, run_dir: pathlib.Path, workers: int, handlers: Mapping[abi.Type, Handler] | None = None) -> None:
+        self.handlers = dict(handlers or {})  # from the start: what waited for an agent is asked at once
         self.restock = True
         self.questions: list[verdicts.Question] = []
         self.answers: dict[int, verdicts.Verdict] = {}

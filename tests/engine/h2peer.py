@@ -170,7 +170,8 @@ def dial(address: apps.Address, leaf: pki.Leaf) -> Peer:
 class Server:
     """An HBONE server of h2: answers every CONNECT with `status` and echoes, half-closes after the client did.
 
-    A stream whose data contains `kill` is reset.  requests: the headers of each CONNECT.  tunnels: TLS connections.
+    A stream whose data contains `kill` is reset. `stop`: end each stream after the greeting and reset it without an
+    error, as Envoy does when the app has finished.  requests: the headers of each CONNECT.  tunnels: TLS connections.
     """
 
     def __init__(
@@ -181,9 +182,11 @@ class Server:
         greeting: bytes = b"",
         kill: bytes = b"",
         max_streams: int = 1000,
+        stop: bool = False,
     ) -> None:
         self._context = leaf.server_context()
         self._status, self._greeting, self._kill, self._max_streams = status, greeting, kill, max_streams
+        self._stop = stop
         self.requests: list[dict[str, str]] = []
         self.clients: list[bytes] = []
         self.peers: list[Peer] = []
@@ -215,7 +218,7 @@ class Server:
                     if stream.number not in answered:
                         answered.add(stream.number)
                         self._answer(peer, stream)
-                    if self._status == 200 and stream.reset is None:
+                    if self._status == 200 and stream.reset is None and not self._stop:
                         self._echo(peer, stream, echoed)
 
     def _answer(self, peer: Peer, stream: Stream) -> None:
@@ -224,7 +227,11 @@ class Server:
         refused = self._status != 200
         peer.h2.send_headers(stream.number, [(":status", str(self._status))], end_stream=refused)
         if self._greeting and not refused:
-            peer.h2.send_data(stream.number, self._greeting)
+            for start in range(0, len(self._greeting), peer.h2.max_outbound_frame_size):
+                peer.h2.send_data(stream.number, self._greeting[start : start + peer.h2.max_outbound_frame_size])
+        if self._stop:
+            peer.h2.end_stream(stream.number)
+            peer.h2.reset_stream(stream.number, h2.errors.ErrorCodes.NO_ERROR)
         peer.flush()
 
     def _echo(self, peer: Peer, stream: Stream, echoed: dict[int, int]) -> None:

@@ -28,14 +28,16 @@ class Node:
     choices: by listener, what the default answer to an accepted connection carries to.
     """
 
-    def __init__(self, run_dir: pathlib.Path, leaf: pki.Leaf, *, threads: int = 1, **settings: int) -> None:
+    def __init__(
+        self, run_dir: pathlib.Path, leaf: pki.Leaf, *, threads: int = 1, max_fds: int = 0, **settings: int
+    ) -> None:
         self.leaf = leaf
         self.choices: dict[int, Sequence[verdicts.Choice]] = {}
         self.stash = 32
         self._settings = settings
         self._listeners: dict[int, tuple[socket.socket, abi.Role]] = {}
         self._numbers = itertools.count(4)
-        self.engine = process.Engine(run_dir, threads)
+        self.engine = process.Engine(run_dir, threads, max_fds=max_fds)
         try:
             self.agent = self._attach()
         except BaseException:
@@ -43,17 +45,18 @@ class Node:
             raise
 
     def _attach(self) -> agent.Agent:
-        fresh = agent.Agent(self.engine.run_dir, self.engine.threads)
-        fresh.settings(**self._settings)
-        fresh.pod(POD, want=self.stash)
-        fresh.context(CONTEXT, self.leaf)
-        fresh.handlers = {
+        handlers: dict[abi.Type, agent.Handler] = {
             abi.Type.ACCEPTED: lambda question: verdicts.Carry(self.choices[question.body.listener]),
             abi.Type.TUNNEL: lambda _: verdicts.Accept(),
             abi.Type.REQUEST: lambda question: verdicts.Carry([verdicts.Choice(parse(question.authority))]),
         }
+        fresh = agent.Agent(self.engine.run_dir, self.engine.threads, handlers)
+        fresh.settings(**self._settings)
+        fresh.pod(POD, want=self.stash)
+        fresh.context(CONTEXT, self.leaf)
         for number, (sock, role) in self._listeners.items():
             self._introduce(fresh, number, sock, role)
+        fresh.inventory(listeners=False)  # now the engine has read all of it
         return fresh
 
     def next_agent(self) -> agent.Agent:
@@ -114,12 +117,12 @@ class Pair:
 
     TARGET = 77
 
-    def __init__(self, folder: pathlib.Path, *, threads: int = 1, **settings: int) -> None:
+    def __init__(self, folder: pathlib.Path, *, threads: int = 1, max_fds: int = 0, **settings: int) -> None:
         self.ca = pki.Authority()
         with contextlib.ExitStack() as undo:
-            self.near = Node(folder / "near", self.ca.svid("shop", "web"), threads=threads, **settings)
+            self.near = Node(folder / "near", self.ca.svid("shop", "web"), threads=threads, max_fds=max_fds, **settings)
             undo.callback(self.near.close)
-            self.far = Node(folder / "far", self.ca.svid("shop", "db"), threads=threads, **settings)
+            self.far = Node(folder / "far", self.ca.svid("shop", "db"), threads=threads, max_fds=max_fds, **settings)
             undo.pop_all()
         self.tunnel = self.far.tunnel()
 
@@ -139,8 +142,9 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(folder: pathlib.Path, *, threads: int = 1, **settings: int) -> Iterator[Pair]:
-    nodes = Pair(folder, threads=threads, **settings)
+def pair(folder: pathlib.Path, **options: int) -> Iterator[Pair]:
+    """Options are those of Node."""
+    nodes = Pair(folder, **options)
     try:
         yield nodes
     finally:
@@ -148,8 +152,8 @@ def pair(folder: pathlib.Path, *, threads: int = 1, **settings: int) -> Iterator
 
 
 @contextlib.contextmanager
-def node(folder: pathlib.Path, leaf: pki.Leaf, *, threads: int = 1, **settings: int) -> Iterator[Node]:
-    one = Node(folder, leaf, threads=threads, **settings)
+def node(folder: pathlib.Path, leaf: pki.Leaf, **options: int) -> Iterator[Node]:
+    one = Node(folder, leaf, **options)
     try:
         yield one
     finally:

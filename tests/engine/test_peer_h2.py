@@ -215,6 +215,15 @@ def test_a_stream_reset_by_an_h2_server_resets_the_client(near: harness.Node, ca
     assert record.reason is abi.Reason.RESET_SERVER
 
 
+def test_what_an_h2_server_said_before_it_stopped_listening_arrives(near: harness.Node, ca: pki.Authority) -> None:
+    """END_STREAM, then RST_STREAM(NO_ERROR): a complete answer from a server that wants no more (RFC 9113 8.1)."""
+    with (
+        h2peer.Server(ca.svid("shop", "web"), greeting=bytes(60_000), stop=True) as server,
+        apps.connect(through(near, server)) as client,
+    ):
+        assert len(apps.read_to_end(client)) == 60_000
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 503])
 def test_a_request_refused_by_an_h2_server_resets_the_client(
     near: harness.Node, ca: pki.Authority, status: int
@@ -249,7 +258,10 @@ def test_a_goaway_sends_new_connections_to_a_new_tunnel(near: harness.Node, ca: 
 def test_no_more_streams_are_opened_than_the_server_grants(near: harness.Node, ca: pki.Authority) -> None:
     with h2peer.Server(ca.svid("shop", "web"), max_streams=3) as server:
         door = through(near, server)
-        clients = [apps.connect(door) for _ in range(9)]
+        clients = [apps.connect(door)]
+        clients[0].sendall(b"y")
+        assert apps.read_exactly(clients[0], 1) == b"y"  # from here on near knows what it was granted
+        clients += [apps.connect(door) for _ in range(8)]
         for client in clients:
             client.sendall(b"x")
         for client in clients:

@@ -72,7 +72,8 @@ def test_an_answer_for_one_authority_is_not_repeated_for_another(far: harness.No
     with apps.App(apps.echo) as one, apps.App(apps.echo) as two, h2peer.dial(far.tunnel(), ca.svid()) as client:
         for app in (one, two, one, two):
             assert client.ask(f"{app.address[0]}:{app.address[1]}").status == 200
-        assert (one.connected, two.connected) == (2, 2)
+        one.await_connected(2)
+        two.await_connected(2)
     assert len(far.agent.asked(abi.Type.REQUEST)) == 2
 
 
@@ -152,10 +153,7 @@ def test_an_answer_is_repeated_no_more_often_than_it_says(pair: harness.Pair) ->
 def test_cutting_an_answer_ends_its_connections_and_no_others(pair: harness.Pair) -> None:
     remember(pair.near)
     with echoing(pair) as door, echoing(pair) as other_door:
-        with apps.connect(door) as one, apps.connect(door) as two, apps.connect(other_door) as bystander:
-            for client in (one, two, bystander):
-                client.sendall(b"hello")
-                apps.read_exactly(client, 5)
+        with opened(door) as one, opened(door) as two, opened(other_door) as bystander:
             doomed = next(
                 number
                 for number, given in pair.near.agent.answers.items()
@@ -171,6 +169,14 @@ def test_cutting_an_answer_ends_its_connections_and_no_others(pair: harness.Pair
             assert apps.read_exactly(bystander, 5) == b"still"
         exchange(door)
     assert len(pair.near.agent.asked(abi.Type.ACCEPTED)) == 3, "a cut answer is forgotten"
+
+
+def opened(door: apps.Address) -> apps.socket.socket:
+    """A connection that has carried a message: its answer was given, and is remembered before the next one comes."""
+    client = apps.connect(door)
+    client.sendall(b"hello")
+    assert apps.read_exactly(client, 5) == b"hello"
+    return client
 
 
 def test_cutting_on_the_servers_node_resets_both_apps(pair: harness.Pair) -> None:

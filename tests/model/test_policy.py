@@ -286,7 +286,7 @@ SPACE = a_peer_authentication("shop/space", "PERMISSIVE")
 POD = a_peer_authentication("shop/pod", "STRICT", selector={"app": "web"})
 PORTS = a_peer_authentication("shop/ports", selector={"app": "web"}, port_modes={8080: MtlsMode.DISABLE})
 NEAREST = {
-    "nothing": ((), "PERMISSIVE", "no PeerAuthentication (PERMISSIVE)"),
+    "nothing": ((), "PERMISSIVE", "no PeerAuthentication"),
     "mesh": ((MESH,), "STRICT", f"PeerAuthentication {ROOT}/mesh"),
     "namespace before mesh": ((MESH, SPACE), "PERMISSIVE", "PeerAuthentication shop/space"),
     "workload before namespace": ((MESH, SPACE, POD), "STRICT", "PeerAuthentication shop/pod"),
@@ -315,12 +315,12 @@ NEAREST = {
     "a selector in the root namespace counts nowhere": (
         (replace(POD, namespace=ROOT),),
         "PERMISSIVE",
-        "no PeerAuthentication (PERMISSIVE)",
+        "no PeerAuthentication",
     ),
     "another namespace's": (
         (replace(SPACE, namespace="back", mode=MtlsMode.STRICT),),
         "PERMISSIVE",
-        "no PeerAuthentication (PERMISSIVE)",
+        "no PeerAuthentication",
     ),
     "of two, the older": (
         (replace(SPACE, created="2026-02-01T00:00:00Z"), replace(STRICT, created="2026-01-01T00:00:00Z")),

@@ -80,9 +80,7 @@ def churn(to: str, ports: list[int], count: int, at_once: int = 32) -> dict[str,
         async def worker() -> None:
             for number in numbers:
                 try:
-                    reader, writer = await asyncio.wait_for(
-                        asyncio.open_connection(to, ports[number % len(ports)]), 30
-                    )
+                    reader, writer = await asyncio.wait_for(asyncio.open_connection(to, ports[number % len(ports)]), 30)
                 except (OSError, TimeoutError) as error:
                     errors[type(error).__name__] += 1
                     continue
