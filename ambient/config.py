@@ -39,7 +39,7 @@ class AgentSettings:
     metrics_port: int = 15020  # 0: an ephemeral one
     health_port: int = 15021  # 0: an ephemeral one
     engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone
-    stash: int = 16  # sockets per pod and worker made ahead of need: a burst this long costs no round trip to the agent
+    stash: int = 32  # sockets per pod and worker made ahead of need: so many come in while no agent is there
     certificate_hours: float = 24.0  # lifetime of workload certificates; renewed at half of it
     engine: EngineSettings = field(default_factory=EngineSettings)
 

@@ -43,6 +43,7 @@ class InOrder(Protocol):
 class Captured:
     pod: LocalPod
     workload: Workload  # as it was when the capture was last made true
+    netns: int  # inode
     listeners: Mapping[Role, socket.socket]
 
 
@@ -77,6 +78,21 @@ class Enrolment:
 
     def is_captured(self, key: str) -> bool:
         return key in self._captured
+
+    async def moved(self) -> bool:
+        """Is a captured pod in another network namespace now (its sandbox was made anew)? Then it is let go."""
+        found = False
+        for key, captured in list(self._captured.items()):
+            inode = await self._in_order(functools.partial(self._netns_of, captured.workload.uid))
+            if inode is not None and inode != captured.netns:
+                log.warning("pod %s has a new network namespace: capturing that one", key)
+                await self._leave(self._captured.pop(key))
+                found = True
+        return found
+
+    def _netns_of(self, uid: str) -> int | None:
+        pid = find.locate(self._cgroup, uid)
+        return netns.inode_of(pid) if pid is not None else None
 
     def state(self, key: str) -> str:
         """For people: captured, or why not; empty for what is not this node's or not enrolled."""
@@ -131,7 +147,7 @@ class Enrolment:
             )
         family = listeners[Role.OUTBOUND].family
         self._engine.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
-        self._captured[workload.key] = Captured(pod, workload, listeners)
+        self._captured[workload.key] = Captured(pod, workload, netns.inode_of(pid) or 0, listeners)
 
     async def _certificate(self, identity: Identity) -> None:
         try:

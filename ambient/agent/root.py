@@ -50,6 +50,8 @@ T = TypeVar("T")
 CANNOT_GO_ON = (CaUnusable, CaptureError, process.EngineFailed, OSError)  # their texts say what to do
 log = logging.getLogger(__name__)
 
+# An app's first bytes wait for the other side's 200: a request that is tried at a second endpoint was seen by no first.
+FLAGS = abi.SettingsFlag.ACKNOWLEDGES | abi.SettingsFlag.NO_EARLY_DATA
 TICK_S = 5.0  # how often what has no event is looked after: pods not found yet, capture's integrity, old decisions
 HANDOVER_S = 5.0  # an agent that was sent away lets go of capture within 1 s
 
@@ -69,6 +71,7 @@ class Agent:
         self._changed = asyncio.Event()
         self._next: World | None = None
         self._stop = asyncio.Event()
+        self._broken = ""  # what verify() could not mend
         self._tasks: set[asyncio.Task[None]] = set()
         self._early: list[tuple[Link, Message]] | None = []  # what the engine said before we could judge it
         self._inherited: list[Message] = []  # the inventory of an engine that outlived an agent
@@ -96,7 +99,7 @@ class Agent:
             settings.run_dir,
             settings.engine_threads,
             self._engine_cgroup,
-            abi.Settings(**dataclasses.asdict(settings.engine), flags=abi.SettingsFlag.ACKNOWLEDGES),
+            abi.Settings(**dataclasses.asdict(settings.engine), flags=FLAGS),
             stash=settings.stash,
             make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
             on_message=self._on_engine,
@@ -113,7 +116,9 @@ class Agent:
             lambda: Capture.open(self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic()))
         )
         await self.in_order(lambda: self.capture.exempt(self._engine_cgroup))
-        if not rows.messages:
+        if rows.messages:
+            self.metrics.engine_started()  # by an earlier agent: what dies from now on is a restart
+        else:
             await self.in_order(self.capture.clear_clients)
         self.engine.set_clients_map(self.capture.clients_map_fd)
         self.enrolment = Enrolment(
@@ -162,6 +167,8 @@ class Agent:
         blockers = [] if self.engine.attached else ["engine"]
         if not self.revision:
             blockers.append("first-world")
+        if self._broken:
+            blockers.append(self._broken)
         missing = {pod.identity for pod in self.pods if self.store.get(pod.identity) is None}
         blockers += sorted(f"certificate {identity}" for identity in missing)
         return blockers + [f"pod {key}: {why}" for key, why in sorted(self.enrolment.failures.items())]
@@ -225,9 +232,11 @@ class Agent:
             try:
                 for mended in await self.in_order(self.capture.verify):
                     log.warning("capture was tampered with: %s", mended)
+                self._broken = ""
             except CaptureError as error:
+                self._broken = f"capture: {error}"
                 log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
-            if self.enrolment.failures:
+            if await self.enrolment.moved() or self.enrolment.failures:
                 self._changed.set()
             rows = await self.engine.inventory(answers=True)
             alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
@@ -244,11 +253,11 @@ class Agent:
         else:
             self.proxy.on_message(link, message)
 
-    def _engine_started(self) -> None:
+    async def _engine_started(self) -> None:
         """A new engine carries nothing yet: what its predecessor told apps about their clients is void."""
         self.metrics.engine_started()
         if self.revision:
-            self._spawn("clear clients", self.in_order(self.capture.clear_clients))
+            await self.in_order(self.capture.clear_clients)
 
     def _certificate(self, svid: Svid) -> None:
         expires = int(svid.not_after.timestamp() * 1e9)

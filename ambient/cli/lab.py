@@ -71,7 +71,7 @@ def _files(command: F) -> F:
 def up(file: Path, no_mesh: bool, name: str, timeout: float) -> None:
     """Make a lab; returns when all pods are ready and the mesh has converged."""
     Lab(name).up(file, mesh=not no_mesh, timeout=timeout)
-    click.echo(f"lab {name} is up; look around with: ambient lab status", err=True)
+    click.echo(f"lab {name} is up; look around with: ambient lab status --name {name}", err=True)
 
 
 @lab.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ambient.cli.errors import Failure, NoAgent, warn
+from ambient.cli.errors import Failure, Lacking, NoAgent, warn
 from ambient.observe import client
 
 LABS = Path("/run/ambient/lab")
@@ -102,6 +103,8 @@ def _the_lab() -> str:
 
 
 def _of_lab(name: str) -> list[Agent]:
+    if os.geteuid() != 0:
+        raise Lacking(f"agents speak to root only, and so do labs below {LABS}: run this as root")
     found = [Agent(path.parent.parent.name, path) for path in (LABS / name / "nodes").glob("*/run/admin.sock")]
     if not found:
         labs = ", ".join(_labs()) or "none"

@@ -40,6 +40,7 @@ class Revision:
     cut: list[Decision] = field(default_factory=list)
 
 
+MOST = 20_000  # in force at once: pairs of pods and ports that talk, on one node; some 2 KiB each here and there
 NOTES_MOST = 10_000  # refusals whose record is still on its way; each is taken within moments
 
 
@@ -65,7 +66,7 @@ class Decisions:
         if known is not None:
             return known
         outcome = self._judge(question)
-        decision = Decision(next(self._ids), question, outcome.flow, outcome)
+        decision = Decision(next(self._ids), question, outcome.flow, outcome, in_force=not outcome.sampled)
         self._add(decision)
         if not outcome.sampled:
             self._by_question[question] = decision
@@ -84,6 +85,7 @@ class Decisions:
 
     def inherit(self, number: int, question: Question | None, flow: Flow) -> None:
         """A decision of an earlier agent that the engine still has connections of."""
+        self._ids = itertools.count(max(next(self._ids), number + 1))  # the clock may have been set back
         self._add(Decision(number, question, flow, in_force=False))
 
     def touched(self, tokens: Iterable[str]) -> Revision:
@@ -92,6 +94,15 @@ class Decisions:
         for token in tokens:
             numbers |= self._by_dep.get(token, set())
         return self._rejudge(self._by_id[number] for number in sorted(numbers))
+
+    def too_many(self) -> Revision:
+        """The oldest decisions beyond MOST: forgotten, so that a scan of ports does not fill agent and engine."""
+        revision = Revision()
+        while len(self._by_question) > MOST:
+            oldest = next(iter(self._by_question.values()))
+            self._retire(oldest)
+            revision.forget.append(oldest.id)
+        return revision
 
     def rejudge_all(self) -> Revision:
         return self._rejudge([self._by_id[number] for number in sorted(self._by_id)])

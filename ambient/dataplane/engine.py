@@ -21,6 +21,7 @@ from ambient.dataplane.wire import Message
 
 log = logging.getLogger(__name__)
 
+HELLO_TIMEOUT = 5.0  # seconds; an engine greets at once
 INVENTORY_TIMEOUT = 10.0  # seconds; an engine answers within milliseconds, unless it is stopped
 
 
@@ -57,7 +58,7 @@ class Engine:
         make_sockets: Callable[[int, int], Awaitable[list[socket.socket]]],
         on_message: Callable[[Link, Message], None],
         on_idle: Callable[[int], None],
-        on_started: Callable[[], None],
+        on_started: Callable[[], Awaitable[None]],
     ) -> None:
         """`make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_idle(cookie)`: one that left serves no more.
 
@@ -128,7 +129,10 @@ class Engine:
             if not await self._connect():
                 raise process.EngineFailed(f"the engine just started in {self._run_dir} does not answer")
             self.restarts += 1
-            self._on_started()
+            log.info("engine %d started", self.pid)
+            await self._on_started()
+        else:
+            log.info("engine %d was running: attached", self.pid)
         self._replay()
         rows = await self.inventory(answers=True, conns=True, listeners=True) if found else Rows()
         if self.restarts < 0:
@@ -147,6 +151,7 @@ class Engine:
                 rows.done.set()
             if await self._still_alive(pid):
                 raise Superseded(f"engine {pid} lives but closed our attachment: another agent took over")
+            log.error("engine %d died, and its connections with it: starting another", pid)
             await self.attach()
             for cookie in tuple(self._busy):  # what the dead engine carried is over
                 self._idle(None, cookie)
@@ -154,7 +159,7 @@ class Engine:
     async def _still_alive(self, pid: int) -> bool:
         """A dying engine closes its sockets a moment before its pid goes."""
         try:
-            await asyncio.wait_for(process.gone(pid), 0.5)
+            await asyncio.wait_for(process.gone(pid), 1.0)
         except TimeoutError:
             return True
         return False
@@ -187,10 +192,12 @@ class Engine:
             links.append(first[0])
             for worker in range(1, first[1].workers):
                 links.append((await self._greet(worker))[0])
-        except (OSError, TimeoutError):
+        except (FileNotFoundError, ConnectionRefusedError):  # nobody listens: there is no engine
             for link in links:
                 link.close()
             return False
+        except ConnectionError as error:
+            raise process.EngineFailed(f"the engine in {self._run_dir} hung up while greeting: {error}") from error
         self.pid, self.start_at = first[1].pid, first[1].start_at
         self._links = links
         return True
@@ -199,10 +206,15 @@ class Engine:
         link = Link(self._run_dir / f"engine.{worker}.sock", self._on_messages, self._on_lost)
         self._hello[link] = asyncio.get_running_loop().create_future()
         try:
-            hello = await asyncio.wait_for(self._hello[link], 2.0)
+            hello = await asyncio.wait_for(self._hello[link], HELLO_TIMEOUT)
         except TimeoutError:
-            link.close("no HELLO within 2 s")
-            raise
+            pid = link.peer_pid()
+            link.close("no HELLO")
+            raise process.EngineFailed(
+                f"engine {pid} in {self._run_dir} is there but says nothing for {HELLO_TIMEOUT:g} s; a second one "
+                "beside it would leave its connections without policy. "
+                f"Let it run again (kill -CONT {pid}) or end it (kill -9 {pid})"
+            ) from None
         finally:
             del self._hello[link]
         if hello.abi != abi.ABI:

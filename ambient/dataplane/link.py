@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,6 +56,13 @@ class Link:
     @property
     def is_open(self) -> bool:
         return self._sock is not None
+
+    def peer_pid(self) -> int:
+        """Whose socket this is (SO_PEERCRED of the listening process); 0 when it is over."""
+        if self._sock is None:
+            return 0
+        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)
 
     def send(self, *messages: wire.Message) -> None:
         """Queue messages; they are dropped, descriptors included, when the attachment is over."""

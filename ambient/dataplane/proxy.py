@@ -113,6 +113,7 @@ class Proxy:
                     self.decisions.inherit(row.body.answer, question, flow)
         if self._engine is not None:
             self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=0)))
+        self.revise(self.decisions.rejudge_all())
 
     # The engine's messages
 
@@ -185,12 +186,13 @@ class Proxy:
         ip, port = wire.read_addr(failed.dial)
         decision = self.decisions.get(failed.answer)
         self._observer.dial_failed(abi.Reason(failed.reason).name.lower())
-        if decision is None or not isinstance(decision.question, Outbound):
+        services = frozenset(token for token in decision.deps if token.startswith("svc:")) if decision else frozenset()
+        if not services:  # nothing to choose among: every attempt tries the same again
             return
         back = self._health.failed(ip, port, self._clock())
         if back is not None:
-            self._aside[ip] = decision.deps
-            self.revise(self.decisions.touched(decision.deps))
+            self._aside[ip] = services
+            self.revise(self.decisions.touched(services))
             asyncio.get_running_loop().call_later(max(0.0, back - self._clock()), self._pauses_over)
 
     def _pauses_over(self) -> None:
@@ -212,6 +214,7 @@ class Proxy:
     def _answer(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
         decision = self.decisions.decide(question)
         link.send(_message(question_id, cookie, decision))
+        self.revise(self.decisions.too_many())
 
     def _refuse(self, link: Link, question_id: int, why: str, reason: str, status: int = inbound.DENIED) -> None:
         """Refuse what is not even a question: the record is made of the engine's facts and this sentence."""

@@ -6,6 +6,7 @@ A packet carries at most PACKET_MAX bytes and FDS_MAX descriptors; a message nev
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -112,4 +113,10 @@ def show(ip: IPAddress, port: int) -> str:
 
 def show_addr(raw: abi.Addr) -> str:
     """Like show(); empty for an address that is not there."""
-    return show(*read_addr(raw)) if raw.port else ""
+    return f"{_host(bytes(raw.ip))}:{raw.port}" if raw.port else ""
+
+
+@functools.lru_cache(4096)  # the same few hosts speak all day, and every record names three of them
+def _host(packed: bytes) -> str:
+    ip = address(packed)
+    return f"[{ip}]" if ip.version == 6 else str(ip)

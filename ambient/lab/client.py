@@ -223,6 +223,8 @@ class Lab:
         self._ask(verb, timeout + GRACE_S, timeout=timeout, **arguments)
 
     def _ask(self, verb: str, patience: float, /, **arguments: object) -> Any:
+        if os.geteuid() != 0:
+            raise Environment("labs are root's, to look at as well: run this as root")
         if not self.exists():
             raise Gone(f"there is no lab {self.layout.lab}: make one with `ambient lab up`")
         try:

@@ -26,7 +26,7 @@ from ambient.model.mesh import TUNNEL_PORT
 CLIENT, WEB, STRANGER = "shop/client", "shop/web", "outside/stranger"
 SECRET = "42 apples"
 MEGABYTES = 120
-RATE = "40M"  # so that the download outlasts an agent's restart
+RATE = "12M"  # so that the download outlasts an agent's restart
 ENGINE_BACK_S = 1.0
 CUT_WITHIN_S = 1.0
 

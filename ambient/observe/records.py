@@ -7,6 +7,7 @@ can write the records of connections that its predecessor let in.
 from __future__ import annotations
 
 import datetime
+import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -152,5 +153,9 @@ def _ms(ns: int) -> float:
 
 def rfc3339(ns: int) -> str:
     seconds, rest = divmod(ns, 1_000_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+    return f"{_to_the_second(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@functools.lru_cache(64)  # records come in bursts of the same seconds
+def _to_the_second(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%S}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ambient.dataplane import abi
+from ambient.dataplane import decisions as module
 from ambient.dataplane.decisions import NOTES_MOST, Decisions
 from ambient.dataplane.questions import Outbound, Outcome, Question
 from ambient.model.mesh import address
@@ -136,3 +139,28 @@ def test_notes_are_taken_once_and_bounded() -> None:
     numbers = [decisions.note("again", "untrusted_peer") for _ in range(NOTES_MOST + 1)]
     assert decisions.take_note(numbers[0]) is None
     assert decisions.take_note(numbers[-1]) is not None
+
+
+def test_beyond_the_most_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 3)
+    decisions = Decisions(Judge(), first_id=1)
+    for port in range(5):
+        decisions.decide(a_question(port))
+    assert decisions.too_many().forget == [1, 2]
+    assert decisions.too_many().forget == []
+    decisions.keep_only([])
+    assert len(decisions) == 3
+
+
+def test_a_sampled_decision_goes_when_the_engine_has_nothing_under_it() -> None:
+    decisions = Decisions(Judge(replace(ALLOW, sampled=True)), first_id=1)
+    for _ in range(10):
+        decisions.decide(a_question())
+    decisions.keep_only([3])
+    assert len(decisions) == 1
+
+
+def test_new_ids_are_above_every_inherited_one() -> None:
+    decisions = Decisions(Judge(), first_id=10)
+    decisions.inherit(1000, a_question(1), Flow(reporter="source"))
+    assert decisions.decide(a_question(2)).id > 1000

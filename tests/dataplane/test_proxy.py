@@ -261,12 +261,20 @@ def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent()
     second = Setup(strict)
     row = Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(label)), label)
     second.proxy.inherit([row, row])
-    second.link.sent.clear()
-    second.proxy.revise(second.proxy.decisions.rejudge_all())
-    assert [m.type for m in second.link.sent] == [abi.Type.CUT]
+    assert [m.type for m in second.link.sent] == [abi.Type.FORGET, abi.Type.CUT]
     second.say(abi.Type.ENDED, abi.Conn(id=1, answer=777, reason=abi.Reason.CUT))
     ((flow, _),) = second.records.all
     assert (flow.verdict, flow.reason, flow.destination.workload) == ("deny", "strict_mtls", "client")
+
+
+def test_a_failed_dial_touches_only_the_decisions_of_its_services() -> None:
+    setup = Setup()
+    through_vip = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
+    direct = setup.accepted(OUTBOUND, CLIENT_IP, WEB_IP, 9999)
+    setup.say(abi.Type.DIAL_FAILED, abi.DialFailed(answer=direct.answer, dial=wire.addr(WEB_IP, 15008), reason=9))
+    assert setup.link.sent == []
+    assert setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80).answer == through_vip.answer
+    assert setup.records.failures == ["dial"]
 
 
 def test_a_low_stash_is_filled() -> None:

@@ -100,9 +100,27 @@ def is_reset(sock: socket.socket) -> bool:
     return False
 
 
+def is_refused(address: Address) -> bool:
+    """Dial and send nothing; is the connection reset, be it so soon that connect() says it already?"""
+    try:
+        with connect(address) as sock:
+            return is_reset(sock)
+    except ConnectionResetError:
+        return True
+
+
 def connect(address: Address, *, source: Address | None = None) -> socket.socket:
-    sock = socket.create_connection(address, timeout=PATIENCE, source_address=source)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    try:
+        sock.settimeout(PATIENCE)
+        # before connect(): the other end may have reset the connection when that returns
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            sock.bind(source)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -193,10 +211,10 @@ class App:
             thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
             with self._changed:
                 self._open.add(sock)
+                thread.start()
                 self._threads.append(thread)
                 self.peers.append(peer[:2])
                 self._changed.notify_all()
-            thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
         try:

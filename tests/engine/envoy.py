@@ -18,9 +18,6 @@ START_TIMEOUT = 15.0
 _TYPES = "type.googleapis.com/envoy.extensions"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-# Otherwise Envoy takes the end of the app's sending for the end of the whole stream.
-_HALF_CLOSE = {"envoy.reloadable_features.allow_multiplexed_upstream_half_close": True}
-
 Config = dict[str, object]
 
 
@@ -109,7 +106,6 @@ def running(resources: Config, folder: pathlib.Path) -> Iterator[apps.Address]:
     config = {
         "static_resources": resources,
         "admin": {"address": _socket(("127.0.0.1", 0))},
-        "layered_runtime": {"layers": [{"name": "half-close", "static_layer": _HALF_CLOSE}]},
     }
     config_path.write_text(json.dumps(config))
     command = [BINARY, "--config-path", config_path, "--admin-address-path", admin_path, "--log-path", log_path]

@@ -35,7 +35,9 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) 
 
 
 class Engine:
-    """A running engine; `max_fds`: its limit of descriptors. stop() also asserts that it was still alive and ended cleanly: sanitizers speak at exit."""
+    """A running engine; `max_fds`: its limit of descriptors.
+
+    stop() also asserts that it was still alive and ended cleanly: sanitizers speak at exit."""
 
     def __init__(self, run_dir: pathlib.Path, threads: int = 1, *, max_fds: int = 0) -> None:
         assert os.access(BINARY, os.X_OK), f"no engine at {BINARY}: build it with `make native` or set AMBIENT_ENGINE"

@@ -37,8 +37,8 @@ def test_a_dial_that_nobody_answers(tmp_path: pathlib.Path, ca: pki.Authority, p
         if path == "tunnel":
             choice = verdicts.Choice(mute, authority=("10.0.0.9", 80), target=1, context=harness.CONTEXT)
         door = near.outbound(choice)
-        with Took(), apps.connect(door) as client:
-            assert apps.is_reset(client)
+        with Took():
+            assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert record.reason in (abi.Reason.DIAL, abi.Reason.TIMEOUT)
         assert len(near.agent.dial_failures) == 1
@@ -62,8 +62,8 @@ def test_a_proxy_that_accepts_and_never_speaks_tls(tmp_path: pathlib.Path, ca: p
     with harness.node(tmp_path / "near", ca.svid(), handshake_ms=SHORT) as near, apps.App(apps.read_to_end) as mute:
         choice = verdicts.Choice(mute.address, authority=("10.0.0.9", 80), target=1, context=harness.CONTEXT)
         door = near.outbound(choice)
-        with Took(), apps.connect(door) as client:
-            assert apps.is_reset(client)
+        with Took():
+            assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert record.reason in (abi.Reason.HANDSHAKE, abi.Reason.TIMEOUT)
 
@@ -82,8 +82,8 @@ def test_a_proxy_that_never_answers_our_request(tmp_path: pathlib.Path) -> None:
         pair.near.agent.settings(request_ms=SHORT)
         pair.far.agent.handlers[abi.Type.REQUEST] = lambda _: None
         door = pair.to(("127.0.0.1", 9))
-        with Took(), apps.connect(door) as client:
-            assert apps.is_reset(client)
+        with Took():
+            assert apps.is_refused(door)
         (near,) = pair.near.agent.await_ended()
         assert near.reason is abi.Reason.TIMEOUT
         (far,) = pair.far.agent.await_ended()
@@ -97,8 +97,8 @@ def test_an_accepted_connection_that_the_agent_says_nothing_about(
     with harness.node(tmp_path / "near", ca.svid(), answer_ms=SHORT) as near:
         near.agent.handlers[abi.Type.ACCEPTED] = lambda _: None
         _, door = near.listen(role)
-        with Took(), apps.connect(door) as client:
-            assert apps.is_reset(client)
+        with Took():
+            assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert (record.reason, record.body.answer) == (abi.Reason.NO_ANSWER, 0)
 
@@ -127,8 +127,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(tmp_path: pathlib.Path, c
     with harness.node(tmp_path / "near", ca.svid(), answer_ms=SHORT) as near, apps.App(apps.echo) as app:
         near.agent.handlers[abi.Type.ACCEPTED] = lambda _: None
         door = near.outbound()
-        with apps.connect(door) as client:
-            assert apps.is_reset(client)
+        assert apps.is_refused(door)
         near.agent.await_ended()
         (question,) = near.agent.asked(abi.Type.ACCEPTED)
         near.agent.answer(question, verdicts.Carry([verdicts.Choice(app.address)]))
@@ -142,8 +141,8 @@ def test_a_pod_whose_sockets_ran_out(tmp_path: pathlib.Path, ca: pki.Authority) 
         near.agent.restock = False
         near.agent.handlers[abi.Type.ACCEPTED] = lambda _: verdicts.Carry([verdicts.Choice(app.address)], pod=9)
         door = near.outbound()
-        with Took(), apps.connect(door) as client:
-            assert apps.is_reset(client)
+        with Took():
+            assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert record.reason is abi.Reason.NO_SOCKET
 

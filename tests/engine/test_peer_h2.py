@@ -102,6 +102,7 @@ def test_a_stream_reset_by_the_client_resets_the_app(far: harness.Node, client: 
     seen: list[bool] = []
     with apps.App(lambda sock: seen.append(apps.is_reset(sock))) as app:
         stream = client.ask(authority(app.address))
+        app.await_connected()
         client.reset(stream)
         app.join()
     assert seen == [True]
@@ -143,6 +144,7 @@ def test_a_client_that_hangs_up_ends_its_connections(far: harness.Node, client: 
     with apps.App(watch) as app:
         for _ in range(3):
             client.ask(authority(app.address))
+        app.await_connected(3)
         client.close()
         app.join()
     assert ends == [-1] * 3, "the app must not take an aborted connection for a finished one"
@@ -258,14 +260,12 @@ def test_a_goaway_sends_new_connections_to_a_new_tunnel(near: harness.Node, ca: 
 def test_no_more_streams_are_opened_than_the_server_grants(near: harness.Node, ca: pki.Authority) -> None:
     with h2peer.Server(ca.svid("shop", "web"), max_streams=3) as server:
         door = through(near, server)
-        clients = [apps.connect(door)]
-        clients[0].sendall(b"y")
-        assert apps.read_exactly(clients[0], 1) == b"y"  # from here on near knows what it was granted
-        clients += [apps.connect(door) for _ in range(8)]
-        for client in clients:
-            client.sendall(b"x")
-        for client in clients:
-            assert apps.read_exactly(client, 1) == b"x"
+        clients = []
+        for _ in range(9):
+            clients.append(apps.connect(door))
+            clients[-1].sendall(b"x")
+            # one after the other: what a peer grants is known only when it has spoken
+            assert apps.read_exactly(clients[-1], 1) == b"x"
         assert all(len(peer.streams) <= 3 for peer in server.peers)
         for client in clients:
             client.close()

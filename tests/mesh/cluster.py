@@ -153,6 +153,17 @@ class Mesh(Lab):
         assert len(rows) == 1, rows
         return rows[0]
 
+    def await_records(self, count: int) -> None:
+        """Both sides write so many, of connections that are told apart by their trace."""
+        sides = ("source", "destination")
+        traces = lambda: [[row["trace_id"] for row in self.records(side)] for side in sides]  # noqa: E731 - asked again
+        with contextlib.suppress(AssertionError):
+            eventually("the records", lambda: all(len(each) >= count for each in traces()))
+        for side, found, other in zip(sides, traces(), reversed(traces()), strict=True):
+            twice = sorted(trace for trace in set(found) if found.count(trace) > 1)
+            missing = sorted(set(other) - set(found))
+            assert (len(found), twice, missing) == (count, [], []), f"{side}: {len(found)} of {count} records"
+
     def _lines(self, log: Path) -> list[Record]:
         with log.open("rb") as file:
             file.seek(self._told.get(str(log), 0))
@@ -259,6 +270,16 @@ class Mesh(Lab):
         with linux.inside_netns(self.fabric_netns):
             return socket.create_connection((to, port), timeout, (source, 0) if source else None)
 
+    def knock(self, to: str, port: int, say: bytes = b"", *, source: str = "") -> bytes:
+        """What is answered to the fabric before the connection is closed; nothing, where it is refused or reset."""
+        try:
+            with self.from_fabric(to, port, source=source) as sock:
+                sock.sendall(say)
+                sock.shutdown(socket.SHUT_WR)
+                return all_from(sock)
+        except (ConnectionResetError, ConnectionRefusedError, BrokenPipeError):
+            return b""
+
     def mac(self, node: str) -> str:
         """Of the node's interface on the fabric."""
         return str(self.inside(node, lambda: _mac("eth0")))
@@ -302,11 +323,10 @@ def _mac(interface: str) -> str:
 
 
 def all_from(sock: socket.socket) -> bytes:
-    """What the other end says before it closes or resets."""
+    """What the other end says before it closes."""
     said = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := sock.recv(65536):
-            said += part
+    while part := sock.recv(65536):
+        said += part
     return said
 
 

@@ -15,7 +15,9 @@ SO_NETNS_COOKIE = 71
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def pins(mesh: Mesh, node: str) -> Path:

@@ -9,10 +9,10 @@ import socket
 import subprocess
 
 import pytest
-from scapy.all import IP, TCP, AsyncSniffer, Ether, IPv6, Raw, sendp
+from scapy.all import IP, TCP, AsyncSniffer, Ether, IPv6, Raw
 
 from tests.mesh import stolen
-from tests.mesh.cluster import Mesh, all_from
+from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import Manifest, mtls, pod, server, service, shop
 from tests.mesh.waiting import eventually
 
@@ -25,6 +25,16 @@ MANIFESTS: list[Manifest] = shop(
     service("open"),
 )
 MARK = "let me in"
+ECHO = f"echo {MARK}\n".encode()
+FORGED_MAC = "02:00:00:00:00:66"
+
+
+def send(mesh: Mesh, place: str, interface: str, frames: list[Ether]) -> None:
+    """Onto the wire as they are; scapy's own sending looks for interfaces in the netns it was imported in."""
+    with mesh.inside(place, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sock:
+        sock.bind((interface, 0))
+        for frame in frames:
+            sock.send(bytes(frame))
 
 
 def seen(mesh: Mesh, app: str = "shop/web") -> list[str]:
@@ -32,9 +42,7 @@ def seen(mesh: Mesh, app: str = "shop/web") -> list[str]:
 
 
 def test_the_fabric_knocks_at_a_strict_port_in_vain(mesh: Mesh) -> None:
-    with mesh.from_fabric(mesh.ip("shop/web"), 8080) as sock:
-        sock.sendall(f"echo {MARK}\n".encode())
-        assert all_from(sock) == b""
+    assert mesh.knock(mesh.ip("shop/web"), 8080, ECHO) == b""
     row = mesh.record("destination", verdict="deny")
     assert (row["reason"], row["source_address"].rpartition(":")[0]) == ("strict_mtls", "172.18.0.1")
     assert seen(mesh) == []
@@ -45,11 +53,8 @@ def test_the_owner_of_a_members_address_has_not_its_identity(mesh: Mesh) -> None
     client = mesh.ip("shop/client")
     with stolen.owner_of(mesh, client):
         for app, welcome in (("shop/open", True), ("shop/web", False)):
-            with mesh.from_fabric(mesh.ip(app), 8080, source=client) as sock:
-                sock.sendall(f"echo {MARK}\n".encode())
-                sock.shutdown(socket.SHUT_WR)
-                answer = all_from(sock)
-                assert (answer == f"{MARK}\n".encode()) == welcome, "PERMISSIVE shows that the attack is real"
+            answer = mesh.knock(mesh.ip(app), 8080, ECHO, source=client)
+            assert answer == (f"{MARK}\n".encode() if welcome else b""), "PERMISSIVE shows that the attack is real"
     assert seen(mesh) == []
     assert mesh.record("destination", verdict="deny")["source_principal"] == ""
     assert mesh.record("destination", verdict="allow")["source_principal"] == ""
@@ -60,17 +65,17 @@ def test_the_owner_of_a_members_address_has_not_its_identity(mesh: Mesh) -> None
 def test_blind_segments_with_a_forged_source_open_nothing(mesh: Mesh, forged: str, version: int) -> None:
     source = mesh.ip("shop/client", version) if forged == "a pod's" else mesh.node_ip("node2", version)
     network = (IP if version == 4 else IPv6)(src=source, dst=mesh.ip("shop/web", version))
-    frames = []
+    frames, mac = [], mesh.mac("node2")
     for port in range(40_000, 40_020):
-        frames.append(Ether(dst=mesh.mac("node2")) / network / TCP(sport=port, dport=8080, seq=1, flags="S"))
+        frames.append(Ether(src=FORGED_MAC, dst=mac) / network / TCP(sport=port, dport=8080, seq=1, flags="S"))
         # the handshake's end as a guess: what a SYN cookie would have to be
         frames.append(
-            Ether(dst=mesh.mac("node2"))
+            Ether(src=FORGED_MAC, dst=mac)
             / network
             / TCP(sport=port, dport=8080, seq=2, ack=port, flags="PA")
-            / Raw(f"echo {MARK}\n".encode())
+            / Raw(ECHO)
         )
-    mesh.inside("fabric", lambda: sendp(frames, iface="br0", verbose=False))
+    send(mesh, "fabric", "br0", frames)
     assert mesh.puppet("shop/client").ask("web", text="echo after them").reply == "after them"
     assert seen(mesh) == ["echo after them"]
     assert not [row for row in mesh.records() if row["verdict"] == "allow" and row["path"] == "plaintext"]
@@ -141,17 +146,18 @@ def test_the_engines_own_ports_are_not_to_be_had_from_outside(mesh: Mesh) -> Non
     ours = sorted({int(line.split()[3].rpartition(":")[2]) for line in listing.splitlines()} - {8080, 8081, 8082})
     assert len(ours) >= 3, listing
     for port in ours:
-        with mesh.from_fabric(mesh.ip("shop/web"), port) as sock:
-            assert all_from(sock) == b""
+        assert mesh.knock(mesh.ip("shop/web"), port, ECHO) == b""
     link, mac = mesh.facts["pods"]["shop/web"]["link"], mesh.pod_mac("shop/web")
 
     def inject() -> list[object]:
         sniffer = AsyncSniffer(iface=link, filter="tcp and (src net 127.0.0.0/8 or src host ::1)", store=True)
         sniffer.start()
         eventually("the sniffer runs", lambda: getattr(sniffer, "running", False))
+        frames: list[Ether] = []
         for port in ours:
             for network in (IP(src="172.18.0.1", dst="127.0.0.1"), IPv6(src="fd00:18::1", dst="::1")):
-                sendp(Ether(dst=mac) / network / TCP(sport=40_000, dport=port, flags="S"), iface=link, verbose=False)
+                frames.append(Ether(src=FORGED_MAC, dst=mac) / network / TCP(sport=40_000, dport=port, flags="S"))
+        send(mesh, "node2", link, frames)
         assert not mesh.puppet("shop/client").ask(mesh.ip("shop/web"), 8080).error  # what was to come has come
         return [each for each in sniffer.stop() or [] if each[Ether].src == mac]
 
@@ -159,9 +165,7 @@ def test_the_engines_own_ports_are_not_to_be_had_from_outside(mesh: Mesh) -> Non
 
 
 def test_garbage_at_the_tunnel_port_is_refused_and_counted(mesh: Mesh) -> None:
-    with mesh.from_fabric(mesh.ip("shop/web"), 15008) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-        all_from(sock)
+    mesh.knock(mesh.ip("shop/web"), 15008, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
     row = mesh.record("destination", end="handshake")
     assert row["verdict"] == "deny"
     assert seen(mesh) == []

@@ -51,12 +51,23 @@ REMOVALS: dict[str, Removal] = {
     "the routes of the client": lambda mesh: kernel.delete_routes(mesh, CLIENT),
     "the engines": kill_engines,
 }
+# Known gaps, strictly: a test that passes where it is said to fail is a failure.
+OPEN_UNTIL_MENDED = {"the routes of the client": "a pod with CAP_NET_ADMIN may delete its own netns' rule"}
+OPEN_WITHOUT_AGENT = {
+    "every pinned hook": "without an agent nobody but the pin holds the link",
+    "every pinned lookup": "without an agent nobody but the pin holds the link",
+}
 # Who is root on the node can switch the mesh off; with an agent alive that lasts for seconds. See docs/security.md.
 SWITCHES: dict[str, Removal] = {
     "the server's socket lookup": lambda mesh: kernel.detach(mesh, "node2", f"lookup/{kernel.cookie(mesh, SERVER)}"),
     "the connect hook": lambda mesh: kernel.detach(mesh, "node1", "links/connect4"),
     "the client's entry in pods": lambda mesh: kernel.delete_pod(mesh, CLIENT),
 }
+
+
+def _known(gaps: dict[str, str]) -> list[object]:
+    marks = {name: pytest.mark.xfail(reason=reason, strict=True) for name, reason in gaps.items()}
+    return [pytest.param(name, marks=marks[name]) if name in marks else name for name in REMOVALS]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +77,8 @@ def puppets(mesh: Mesh) -> Iterator[None]:
         mesh.puppet(who)
     yield
     mesh.settle()
+    eventually("members meet again", lambda: all_is_well(mesh), within=MENDED_WITHIN_S)
+    eventually("all is mended", lambda: whole(mesh), within=MENDED_WITHIN_S)
 
 
 def nothing_gets_through(mesh: Mesh) -> None:
@@ -82,19 +95,33 @@ def nothing_gets_through(mesh: Mesh) -> None:
     assert not mesh.events("outside/plain", "line")
 
 
+def whole(mesh: Mesh) -> bool:
+    """Every pin is there, and what a careful pod is forbidden is refused again."""
+    pinned = all(
+        any((kernel.pins(mesh, node) / kind).iterdir()) for node in NODES for kind in ("maps", "links", "lookup")
+    )
+    return pinned and bool(mesh.puppet(CLIENT).ask(mesh.ip("outside/plain"), 8080, timeout=2).error)
+
+
+def noticed(mesh: Mesh) -> bool:
+    return any("tampered" in mesh.new_log(node) for node in NODES)
+
+
 def all_is_well(mesh: Mesh) -> bool:
     return not mesh.puppet("shop/client").ask(mesh.vip("shop/web"), timeout=3).error
 
 
-@pytest.mark.parametrize("name", REMOVALS)
+@pytest.mark.parametrize("name", _known(OPEN_UNTIL_MENDED))
 def test_without_it_nothing_gets_through_and_a_living_agent_mends_it(mesh: Mesh, name: str) -> None:
     REMOVALS[name](mesh)
     nothing_gets_through(mesh)
+    if REMOVALS[name] is not kill_engines:
+        eventually("the agent noticed", lambda: noticed(mesh), within=MENDED_WITHIN_S)
     eventually("members meet again", lambda: all_is_well(mesh), within=MENDED_WITHIN_S)
     nothing_gets_through(mesh)
 
 
-@pytest.mark.parametrize("name", REMOVALS)
+@pytest.mark.parametrize("name", _known(OPEN_UNTIL_MENDED | OPEN_WITHOUT_AGENT))
 def test_without_it_and_without_an_agent_nothing_gets_through(mesh: Mesh, name: str) -> None:
     with mesh.without_agent(*NODES):
         REMOVALS[name](mesh)
@@ -106,7 +133,7 @@ def test_without_it_and_without_an_agent_nothing_gets_through(mesh: Mesh, name: 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_what_root_switched_off_a_living_agent_switches_on_again(mesh: Mesh, name: str) -> None:
     SWITCHES[name](mesh)
-    eventually("the agent noticed", lambda: "tampered" in mesh.new_log("node1") + mesh.new_log("node2"), within=8)
+    eventually("the agent noticed", lambda: noticed(mesh), within=MENDED_WITHIN_S)
     mesh.mark()
     nothing_gets_through(mesh)
     assert all_is_well(mesh)

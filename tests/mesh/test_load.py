@@ -67,10 +67,7 @@ def test_a_thousand_connections_at_once_cost_little_each(mesh: Mesh, wire: Wire)
         assert each <= MEMORY_EACH, f"{node}: {each / KiB:.1f} KiB each"
     crowd.do("crowd_leaves")
     eventually("all are over", lambda: connections(mesh) == 0)
-    eventually(
-        "a record of each, on both sides",
-        lambda: [len(mesh.records(side)) for side in ("source", "destination")] == [CROWD + 1] * 2,
-    )
+    mesh.await_records(CROWD + 1)
     assert engines(mesh) == pids, "the engines of the beginning"
     assert wire.tunnels()
 

@@ -204,10 +204,12 @@ def progress(name: str, timeout: float = 20.0) -> dict[str, Any]:
     return jobs[name].result
 
 
-def fresh(name: str, timeout: float = 20.0) -> dict[str, Any]:
-    """Wait until the job has done something from now on."""
-    jobs[name].progress.clear()
-    return progress(name, timeout)
+def fresh(name: str, times: int = 1, timeout: float = 20.0) -> dict[str, Any]:
+    """Wait until the job has done something, so many times, from now on."""
+    for _ in range(times):
+        jobs[name].progress.clear()
+        progress(name, timeout)
+    return jobs[name].result
 
 
 def resume(name: str) -> dict[str, Any]:
