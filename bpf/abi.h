@@ -19,6 +19,7 @@
 
 #define AMB_POD_ADDRESSES 8    /* a pod has one or two; more only with several interfaces */
 #define AMB_MAX_PODS      4096 /* per node; Kubernetes' own limit is some hundreds */
+#define AMB_COUNTERS      64   /* room for reasons to come: a pinned map cannot grow */
 
 struct amb_ip {
   __u32 word[4]; /* network order */
@@ -118,8 +119,14 @@ enum amb_reason {
   AMB_LOOKUP_ASSIGN_FAILED, /* refused */
   /* getpeername, accept */
   AMB_PEERNAME_SHOWN,
+  /* later ones */
+  AMB_CONNECT_NO_POD, /* refused: enrolled, and the entry is gone */
+  AMB_CONNECT_SPARE,  /* captured by the spare program: the first one is not attached */
+  AMB_LOOKUP_SPARE,   /* likewise */
 
   AMB_REASONS
 };
+
+_Static_assert(AMB_REASONS <= AMB_COUNTERS, "a reason without a counter");
 
 #endif

@@ -2,6 +2,10 @@
 //
 // cgroup/connect4 and connect6: mark the TCP sockets of enrolled pods before they send their SYN, so that the pod's own
 // routing brings it back in to the outbound listener. Gathers facts, obeys decide.h; decides nothing itself.
+//
+// Every program here is attached twice, as itself and as its spare, so that taking off either one changes nothing. All
+// programs of a hook run, whatever the others said, and the work is idempotent: their order matters to nobody but the
+// counters, where the spare counts only what it had to do because the first was not there.
 #include "decide.h"
 #include "maps.h"
 
@@ -10,6 +14,7 @@
 #define SOL_SOCKET 1
 #define SO_MARK    36
 
+enum place { FIRST, SPARE };
 enum { REFUSE_CONNECT = 0, ALLOW_CONNECT = 1 }; // what the hook returns: EPERM, go on
 
 // As a number the verifier accepts: without the barrier clang ORs two map pointers to test both at once.
@@ -26,11 +31,12 @@ AMB_INLINE int set_our_mark(struct bpf_sock_addr *ctx, __u32 ours) {
   return mark == old ? 0 : bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
-AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to) {
+AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to, enum place place) {
   __u64 cookie = bpf_get_netns_cookie(ctx);
   struct amb_connect_facts facts = {.pod = bpf_map_lookup_elem(&pods, &cookie), .to = to};
+  facts.enrolled = !facts.pod && present(bpf_map_lookup_elem(&enrolled, &cookie));
 
-  if (facts.pod) { // every other process on the node pays for one lookup only
+  if (facts.pod || facts.enrolled) { // every other process on the node pays for two lookups only
     __u64 cgroup = bpf_get_current_cgroup_id();
     struct amb_port_key port = {cookie, bpf_ntohs((__u16)ctx->user_port), AMB_OUTBOUND, 0};
     struct amb_cidr_key cidr = {AMB_CIDR_LONGEST, {}, to};
@@ -42,25 +48,41 @@ AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to) {
     facts.cidr_excluded = present(bpf_map_lookup_elem(&excluded_cidrs, &cidr));
   }
 
+  __u8 marked = ctx->sk && (ctx->sk->mark & AMB_MARK_MASK) == AMB_MARK;
   struct amb_connect_decision decision = amb_decide_connect(&facts);
   if (decision.verdict == AMB_MARK_IT) {
     if (set_our_mark(ctx, AMB_MARK)) { // fails closed: unmarked it would leave in plaintext
       decision.verdict = AMB_REFUSE;
       decision.reason = AMB_CONNECT_MARK_FAILED;
+    } else if (place == SPARE && !marked) {
+      amb_count(AMB_CONNECT_SPARE);
     }
-  } else if (decision.verdict == AMB_LEAVE && facts.pod && ctx->sk && (ctx->sk->mark & AMB_MARK_MASK) == AMB_MARK) {
+  } else if (decision.verdict == AMB_LEAVE && facts.pod && marked) {
     set_our_mark(ctx, 0); // if it fails the connection is captured after all: closed, too
   }
-  amb_count(decision.reason);
+  if (place == FIRST) amb_count(decision.reason);
   return decision.verdict == AMB_REFUSE ? REFUSE_CONNECT : ALLOW_CONNECT;
 }
 
+AMB_INLINE int on_connect4(struct bpf_sock_addr *ctx, enum place place) {
+  return on_connect(ctx, amb_ip_from_v4(ctx->user_ip4), place);
+}
+
+AMB_INLINE int on_connect6(struct bpf_sock_addr *ctx, enum place place) {
+  struct amb_ip to = {{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+  return on_connect(ctx, to, place);
+}
+
 SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx) { return on_connect(ctx, amb_ip_from_v4(ctx->user_ip4)); }
+int connect4(struct bpf_sock_addr *ctx) { return on_connect4(ctx, FIRST); }
+
+SEC("cgroup/connect4")
+int connect4_spare(struct bpf_sock_addr *ctx) { return on_connect4(ctx, SPARE); }
 
 SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx) {
-  return on_connect(ctx, (struct amb_ip){{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}});
-}
+int connect6(struct bpf_sock_addr *ctx) { return on_connect6(ctx, FIRST); }
+
+SEC("cgroup/connect6")
+int connect6_spare(struct bpf_sock_addr *ctx) { return on_connect6(ctx, SPARE); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -67,10 +67,11 @@ enum amb_verdict {
 };
 
 struct amb_connect_facts {
-  const struct amb_pod *pod; /* NULL: this network namespace is not enrolled */
+  const struct amb_pod *pod; /* NULL: this network namespace is not enrolled, or its entry is gone */
   struct amb_ip to;
   __u32 protocol;
   __u32 bound_device; /* interface index; 0: none */
+  __u8 enrolled;      /* known without the pod's entry; looked up only when that is missing */
   __u8 exempt;        /* the caller is in the engine's cgroup */
   __u8 port_excluded;
   __u8 cidr_excluded;
@@ -84,12 +85,14 @@ struct amb_connect_decision {
 AMB_INLINE struct amb_connect_decision amb_decide_connect(const struct amb_connect_facts *facts) {
 #define AMB_DECIDE(verdict, reason)                                                                                    \
   return (struct amb_connect_decision) { verdict, reason }
-  if (!facts->pod) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
+  if (!facts->pod && !facts->enrolled) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
   if (facts->protocol != IPPROTO_TCP && facts->protocol != IPPROTO_MPTCP) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_TCP);
-  if (!(facts->pod->flags & AMB_POD_CAPTURE)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
+  if (facts->pod && !(facts->pod->flags & AMB_POD_CAPTURE)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
   if (facts->exempt) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXEMPT);
   if (amb_ip_is_loopback(&facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_LOOPBACK);
   if (amb_ip_is_unspecified(&facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_UNSPECIFIED);
+  /* Whether it was capturing, and what its addresses are, nobody knows any more: nothing leaves in plaintext. */
+  if (!facts->pod) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_NO_POD);
   if (amb_pod_owns(facts->pod, &facts->to)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_OWN_ADDRESS);
   if (facts->port_excluded) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_PORT);
   if (facts->cidr_excluded) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_EXCLUDED_CIDR);

@@ -2,6 +2,10 @@
 //
 // sk_lookup: give a SYN that looks for a listener in an enrolled network namespace to the engine's listener for it.
 // Runs for SYNs only; established traffic never comes here. Gathers facts, obeys decide.h; decides nothing itself.
+//
+// Attached twice, as `lookup` and as its spare, so that taking off either one changes nothing. The kernel runs both; a
+// chosen socket wins over a drop, a drop over a plain pass, and both choose the same. The spare counts only what it had
+// to do because the first was not there.
 #include "decide.h"
 #include "maps.h"
 
@@ -12,13 +16,14 @@
 // Which namespace this instance of the program is attached to. The kernel tells cgroup programs, but not this type.
 const volatile __u64 netns_cookie = 0;
 
-AMB_INLINE int drop(enum amb_reason reason) {
-  amb_count(reason);
+enum place { FIRST, SPARE };
+
+AMB_INLINE int drop(enum place place, enum amb_reason reason) {
+  if (place == FIRST) amb_count(reason);
   return SK_DROP; // fails closed: a RST to who came from outside, silence (so, retries) to a captured connect
 }
 
-SEC("sk_lookup")
-int lookup(struct bpf_sk_lookup *ctx) {
+AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   if (ctx->protocol != IPPROTO_TCP) return SK_PASS;
 
   __u64 cookie = netns_cookie;
@@ -38,18 +43,27 @@ int lookup(struct bpf_sk_lookup *ctx) {
   }
 
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);
-  if (decision.verdict == AMB_DROP) return drop(decision.reason);
+  if (decision.verdict == AMB_DROP) return drop(place, decision.reason);
   if (decision.verdict == AMB_ASSIGN) {
     struct amb_listener_key key = {cookie, decision.role, 0};
     struct bpf_sock *listener = bpf_map_lookup_elem(&listeners, &key);
-    if (!listener) return drop(AMB_LOOKUP_NO_LISTENER);
-    // Without the flag a reuseport group of an older listener would keep choosing after it was replaced.
-    long error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+    if (!listener) return drop(place, AMB_LOOKUP_NO_LISTENER);
+    __u8 chosen = ctx->sk != 0;
+    // NO_REUSEPORT: else a reuseport group of an older listener would keep choosing after it was replaced.
+    // REPLACE: whoever chose before, it must be this listener.
+    long error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
     bpf_sk_release(listener);
-    if (error) return drop(AMB_LOOKUP_ASSIGN_FAILED);
+    if (error) return drop(place, AMB_LOOKUP_ASSIGN_FAILED);
+    if (place == SPARE && !chosen) amb_count(AMB_LOOKUP_SPARE);
   }
-  amb_count(decision.reason);
+  if (place == FIRST) amb_count(decision.reason);
   return SK_PASS;
 }
+
+SEC("sk_lookup")
+int lookup(struct bpf_sk_lookup *ctx) { return on_syn(ctx, FIRST); }
+
+SEC("sk_lookup")
+int lookup_spare(struct bpf_sk_lookup *ctx) { return on_syn(ctx, SPARE); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -21,6 +21,17 @@ struct {
   __type(value, struct amb_pod);
 } pods SEC(".maps");
 
+/* netns cookie of every pod: presence is the meaning, so that an enrolled pod whose entry in `pods` vanished is told
+ * from one that never was enrolled. Written by the agent before the flag in `pods` is set, deleted after it is taken
+ * back and before the entry goes, so that being enrolled or un-enrolled refuses nothing. Read by connect. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, AMB_MAX_PODS);
+  __type(key, __u64);
+  __type(value, __u32);
+} enrolled SEC(".maps");
+
 /* Ports a pod's owner keeps out of the mesh. Written by the agent, read by connect and lookup, dies with its pod. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
@@ -71,7 +82,7 @@ struct {
 /* enum amb_reason -> how often. Written by every program, read by the agent. Never reset. */
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, AMB_REASONS);
+  __uint(max_entries, AMB_COUNTERS);
   __type(key, __u32);
   __type(value, __u64);
 } counters SEC(".maps");

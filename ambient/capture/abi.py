@@ -55,6 +55,9 @@ class Reason(enum.IntEnum):
     LOOKUP_NO_LISTENER = 22
     LOOKUP_ASSIGN_FAILED = 23
     PEERNAME_SHOWN = 24
+    CONNECT_NO_POD = 25
+    CONNECT_SPARE = 26
+    LOOKUP_SPARE = 27
 
 
 class Ip(ctypes.Structure):

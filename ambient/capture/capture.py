@@ -52,8 +52,8 @@ class Capture:
         Raises CaptureError, with everything as it was before.
         """
         capture = cls(Pins.open(cgroup, bpffs, wait))
-        for cookie, link in tuple(capture._pins.lookups.items()):
-            if not link.state().target:  # the namespace died while no agent was there to see it
+        for cookie in capture._pins.lookups:
+            if not capture._pins.netns_inode(cookie):  # the namespace died while no agent was there to see it
                 capture.forget(cookie)
         return capture
 
@@ -140,9 +140,8 @@ class Capture:
 
     def enrolled(self) -> dict[int, Enrolled]:
         """What is pinned, by cookie: this agent's pods and what an earlier one left."""
-        lookups = {cookie: link.state().target for cookie, link in self._pins.lookups.items()}
         return {
-            cookie: Enrolled(cookie, lookups.get(cookie, 0), capturing, addresses)
+            cookie: Enrolled(cookie, self._pins.netns_inode(cookie), capturing, addresses)
             for cookie, (capturing, addresses) in self._tables.pods().items()
         }
 
@@ -195,8 +194,7 @@ class Capture:
 
     def _find(self, cookie: int) -> PodNetns | None:
         """The namespace of a pod that an earlier agent enrolled."""
-        link = self._pins.lookups.get(cookie)
-        inode = link.state().target if link else 0
+        inode = self._pins.netns_inode(cookie)
         found = netns.by_inode(inode) if inode else None
         if found and found.cookie != cookie:  # inodes are used again
             found.close()

@@ -36,18 +36,29 @@ class Tables:
         self._maps["pods"].put(_u64(cookie), bytes(pod))
 
     def stop(self, cookie: int) -> None:
-        """Take back the commit."""
-        if pod := self.pod(cookie):
+        """Take back the commit. A pod whose entry someone removed gets one that says so: else it would stay refused."""
+        pod = self.pod(cookie) or (abi.Pod() if self.present(cookie) else None)
+        if pod:
             pod.flags &= ~abi.CAPTURE
             self.put_pod(cookie, pod)
 
+    def present(self, cookie: int) -> bool:
+        """Whether the pod is known to be enrolled, whatever became of its entry."""
+        return self._maps["enrolled"].get(_u64(cookie)) is not None
+
+    def put_present(self, cookie: int) -> None:
+        self._maps["enrolled"].put(_u64(cookie), _PRESENT)
+
     def pods(self) -> dict[int, tuple[bool, tuple[IPAddress, ...]]]:
-        found = {}
-        for key in self._maps["pods"]:
+        """Whether it is captured, and its addresses; one without an entry is held as if captured."""
+        found: dict[int, tuple[bool, tuple[IPAddress, ...]]] = {}
+        for key in {*self._maps["enrolled"], *self._maps["pods"]}:
             cookie = int.from_bytes(key, "little")
             if pod := self.pod(cookie):
                 addresses = tuple(address(bytes(ip.bytes)) for ip in pod.address[: pod.addresses])
                 found[cookie] = bool(pod.flags & abi.CAPTURE), addresses
+            elif self.present(cookie):
+                found[cookie] = True, ()
         return found
 
     def listener(self, cookie: int, role: Role) -> int:
@@ -99,7 +110,8 @@ class Tables:
         self.put_exclusions(cookie, frozenset(), frozenset())
         for role in Role:
             self._maps["listeners"].delete(bytes(ListenerKey(cookie, role)))
-        self._maps["pods"].delete(_u64(cookie))
+        for name in ("enrolled", "pods"):  # the other way round, a pod that has left would be refused in between
+            self._maps[name].delete(_u64(cookie))
 
 
 @dataclass
@@ -144,12 +156,16 @@ class Enrolment:
         """Make it so; says what was not. The flag in `pods` comes last, so nothing captures before all is in place."""
         wanted = self._pod()
         changes = []
-        current = tables.pod(self.cookie)
+        current, present = tables.pod(self.cookie), tables.present(self.cookie)
         if current is None:
-            waiting = abi.Pod.from_buffer_copy(wanted)
-            waiting.flags &= ~abi.CAPTURE
-            tables.put_pod(self.cookie, waiting)
             changes.append("its entry was gone")
+            if not present:  # never enrolled: left alone until the commit. One that was stays refused until then
+                waiting = abi.Pod.from_buffer_copy(wanted)
+                waiting.flags &= ~abi.CAPTURE
+                tables.put_pod(self.cookie, waiting)
+        if not present:
+            tables.put_present(self.cookie)
+            changes.append("its presence was gone")
         if tables.put_exclusions(self.cookie, self.ports, self.cidrs):
             changes.append("its exclusions were different")
         for role in Role:
@@ -158,8 +174,7 @@ class Enrolment:
                 tables.put_listener(self.cookie, role, sock)
                 changes.append(f"its {role.name.lower()} listener was not in place")
         changes += [f"its {each} was gone" for each in netns.run(self.netns.fd, lambda: routing.ensure(self.addresses))]
-        link = pins.lookups.get(self.cookie)
-        if link is None or link.state().target != self.netns.inode & 0xFFFFFFFF:
+        if not pins.lookup_attached(self.cookie, self.netns.inode):
             pins.attach_lookup(self.cookie, self.netns.fd)
             changes.append("its socket lookup was not attached")
         if current is None or bytes(current) != bytes(wanted):

@@ -3,6 +3,10 @@
     maps/NAME        every map of bpf/maps.h
     links/HOOK       connect4, connect6, getpeername4, getpeername6, attached to the node's cgroup
     lookup/COOKIE    the sk_lookup program of one enrolled network namespace
+    links_spare/HOOK, lookup_spare/COOKIE
+
+A spare is a second link to a program that does the same, so that nothing gets past while one of them is detached. It
+comes after the first, because it counts only what the first did not do.
 
 Opening is a transaction: either everything is loaded, attached and pinned, or what was there before is there again.
 Knows programs and pins; which pods there are, and what is in the maps, is not its business.
@@ -10,20 +14,40 @@ Knows programs and pins; which pods there are, and what is in the maps, is not i
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import os
 import time
+from collections.abc import Container, Iterator
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from ambient.capture import abi, cgroups, libbpf
 from ambient.capture.errors import CaptureError
 from ambient.capture.libbpf import Link, Map, Object, Program
 
 _BPF_FS_MAGIC = 0xCAFE4A11
-HOOKS = {"connect4": "connect", "connect6": "connect", "getpeername4": "peername", "getpeername6": "peername"}
+_SPARE = "_spare"
+
+
+class Hook(NamedTuple):
+    object: str
+    attach_type: int
+
+
+HOOKS = {  # by program, in the order of attaching
+    "connect4": Hook("connect", libbpf.CONNECT4),
+    "connect4_spare": Hook("connect", libbpf.CONNECT4),
+    "connect6": Hook("connect", libbpf.CONNECT6),
+    "connect6_spare": Hook("connect", libbpf.CONNECT6),
+    "getpeername4": Hook("peername", libbpf.GETPEERNAME4),
+    "getpeername6": Hook("peername", libbpf.GETPEERNAME6),
+}
+LOOKUPS = ("lookup", "lookup_spare")  # programs, and the directories of their pins
+_OBJECTS = ("connect", "peername")
+_DIRECTORIES = ("maps", "links", "links_spare", *LOOKUPS)
 
 
 class Pins:
@@ -34,7 +58,7 @@ class Pins:
         self.directory = directory
         self.maps: dict[str, Map] = {}
         self.hooks: dict[str, Link] = {}
-        self.lookups: dict[int, Link] = {}
+        self._lookups: dict[int, dict[str, Link]] = {}  # by cookie and program
         self._programs: dict[str, Program] = {}
         self._lock = lock
         self._lookup_elf = _elf("lookup")
@@ -44,57 +68,71 @@ class Pins:
         """Load, or adopt and bring up to date. Raises CaptureError and leaves everything as it was."""
         directory = bpffs / f"ambient-v{abi.ABI_VERSION}"
         _check_place(bpffs)
-        with contextlib.ExitStack() as undo:
-            for each in (directory, directory / "maps", directory / "links", directory / "lookup"):
+        with ExitStack() as replaced, ExitStack() as undo:
+            for each in (directory, *(directory / name for name in _DIRECTORIES)):
                 if not each.exists():
                     each.mkdir(mode=0o700)
                     undo.callback(each.rmdir)
             pins = cls(cgroup, directory, _lock(directory, wait))
             undo.callback(pins.close)
             pins._load(undo)
-            for hook in HOOKS:
-                pins._attach(hook, undo)
-            pins._adopt_lookups(undo)
+            pins._attach_hooks(HOOKS, undo, replaced)
+            pins._adopt_lookups(undo, replaced)
             undo.pop_all()
         return pins
 
+    @property
+    def lookups(self) -> frozenset[int]:
+        """Cookies of the network namespaces that a socket lookup is pinned for."""
+        return frozenset(self._lookups)
+
+    def netns_inode(self, cookie: int) -> int:
+        """Where the lookup is attached (an inode's lower 32 bits); 0: nowhere, or the namespace is gone."""
+        return max((link.state().target for link in self._lookups.get(cookie, {}).values()), default=0)
+
+    def lookup_attached(self, cookie: int, inode: int) -> bool:
+        """Whether lookup and spare are both in this namespace."""
+        links = self._lookups.get(cookie, {})
+        return all(name in links and links[name].state().target == inode & 0xFFFFFFFF for name in LOOKUPS)
+
     def attach_lookup(self, cookie: int, netns_fd: int) -> None:
-        """Attach and pin the socket lookup in this namespace, in place of what was pinned for it."""
-        path = self._lookup_path(cookie)
-        with self._lookup_program(cookie) as program:
-            link = Link.create(program, netns_fd, libbpf.SK_LOOKUP_ATTACH, f"the network namespace {cookie}")
-        try:
-            path.unlink(missing_ok=True)
-            link.pin(path)
-        except BaseException:
-            link.close()
-            raise
-        if before := self.lookups.pop(cookie, None):
+        """Attach and pin the socket lookup and its spare in this namespace, in place of what was pinned for it."""
+        with ExitStack() as undo:
+            links: dict[str, Link] = {}
+            for name, program in self._lookup_programs(cookie).items():
+                with program:
+                    links[name] = Link.create(program, netns_fd, libbpf.SK_LOOKUP, f"the network namespace {cookie}")
+                undo.callback(links[name].close)
+            for name, link in links.items():
+                self._lookup_path(name, cookie).unlink(missing_ok=True)
+                link.pin(self._lookup_path(name, cookie))
+            undo.pop_all()
+        for before in self._lookups.pop(cookie, {}).values():
             before.close()
-        self.lookups[cookie] = link
+        self._lookups[cookie] = links
 
     def detach_lookup(self, cookie: int) -> None:
-        self._lookup_path(cookie).unlink(missing_ok=True)
-        if link := self.lookups.pop(cookie, None):
+        for name in LOOKUPS:
+            self._lookup_path(name, cookie).unlink(missing_ok=True)
+        for link in self._lookups.pop(cookie, {}).values():
             link.close()
 
     def verify(self) -> list[str]:
         """Put back what was taken from the node's hooks and from the pins; says what it mended."""
         mended = []
-        for each in ("maps", "links", "lookup"):
+        for each in _DIRECTORIES:
             if not (self.directory / each).exists():
                 (self.directory / each).mkdir(mode=0o700, parents=True)
                 mended.append(f"the pin directory {each} was gone")
-        for hook, link in tuple(self.hooks.items()):
-            if link.state().target != cgroups.identity(self.cgroup):
-                with contextlib.ExitStack() as undo:
-                    self._attach(hook, undo)
-                    undo.pop_all()
-                mended.append(f"the hook {hook} was detached from {self.cgroup}")
+        if detached := [hook for hook, link in self.hooks.items() if not self._attached(link)]:
+            with ExitStack() as replaced, ExitStack() as undo:
+                self._attach_hooks(detached, undo, replaced)
+                undo.pop_all()
+            mended += [f"the hook {hook} was detached from {self.cgroup}" for hook in detached]
         held: list[tuple[Path, Map | Link]] = [
             *((self.directory / "maps" / name, each) for name, each in self.maps.items()),
-            *((self.directory / "links" / hook, each) for hook, each in self.hooks.items()),
-            *((self._lookup_path(cookie), each) for cookie, each in self.lookups.items()),
+            *((self._hook_path(hook), each) for hook, each in self.hooks.items()),
+            *((self._lookup_path(name, cookie), each) for name, cookie, each in self._lookup_links()),
         ]
         for path, kept in held:
             if not path.exists():
@@ -104,9 +142,10 @@ class Pins:
 
     def close(self) -> None:
         """Let go of everything; what is pinned goes on working."""
-        for each in (*self.maps.values(), *self.hooks.values(), *self.lookups.values(), *self._programs.values()):
+        lookups = [link for _, _, link in self._lookup_links()]
+        for each in (*self.maps.values(), *self.hooks.values(), *lookups, *self._programs.values()):
             each.close()
-        for group in (self.maps, self.hooks, self.lookups, self._programs):
+        for group in (self.maps, self.hooks, self._lookups, self._programs):
             group.clear()
         if self._lock >= 0:
             os.close(self._lock)
@@ -114,31 +153,32 @@ class Pins:
 
     def remove(self) -> None:
         """Unpin everything and close: programs detach, maps vanish."""
-        for each in ("links", "lookup", "maps"):
+        for each in reversed(_DIRECTORIES):
             for pin in (self.directory / each).iterdir():
                 pin.unlink()
             (self.directory / each).rmdir()
         self.directory.rmdir()
         self.close()
 
-    def _load(self, undo: contextlib.ExitStack) -> None:
+    def _load(self, undo: ExitStack) -> None:
         """Programs of this version, on the pinned maps where there are any."""
         for path in (self.directory / "maps").iterdir():
             if found := Map.pinned(path):
                 self.maps[path.name] = found
-        for name in ("connect", "peername"):
+        for name in _OBJECTS:
             self._programs |= self._load_object(name, undo)
-        with self._lookup_program(0):  # now, rather than when the first pod is enrolled: that it loads, and its maps
-            pass
+        # now, rather than when the first pod is enrolled: that it loads, and its maps
+        for program in self._lookup_programs(0).values():
+            program.close()
 
-    def _load_object(self, name: str, undo: contextlib.ExitStack) -> dict[str, Program]:
+    def _load_object(self, name: str, undo: ExitStack) -> dict[str, Program]:
         with Object(_elf(name), name) as loaded:
             loaded.reuse(self.maps)
             loaded.load()
             self._keep_new(loaded, undo)
-            return {hook: loaded.program(hook) for hook, owner in HOOKS.items() if owner == name}
+            return {program: loaded.program(program) for program, hook in HOOKS.items() if hook.object == name}
 
-    def _keep_new(self, loaded: Object, undo: contextlib.ExitStack) -> None:
+    def _keep_new(self, loaded: Object, undo: ExitStack) -> None:
         for name, each in loaded.maps().items():
             if name in self.maps:
                 each.close()
@@ -148,58 +188,78 @@ class Pins:
             each.pin(path)
             undo.callback(path.unlink)
 
-    def _attach(self, hook: str, undo: contextlib.ExitStack) -> None:
-        """Exchange the program of the pinned link where it is on our cgroup; attach anew otherwise."""
-        path = self.directory / "links" / hook
+    def _attach_hooks(self, wanted: Container[str], undo: ExitStack, replaced: ExitStack) -> None:
+        """Attach these, and behind each first one that had to be attached anew its spare again."""
+        anew: set[str] = set()
+        for hook in HOOKS:
+            behind = hook.removesuffix(_SPARE) in anew
+            if (hook in wanted or behind) and self._attach(hook, undo, replaced, anew=behind):
+                anew.add(hook)
+
+    def _attach(self, hook: str, undo: ExitStack, replaced: ExitStack, *, anew: bool) -> bool:
+        """Exchange the program of the pinned link where it is on our cgroup; attach anew otherwise, which it tells."""
+        path = self._hook_path(hook)
         program = self._programs[hook]
         link = Link.pinned(path)
-        if link and link.state().target == cgroups.identity(self.cgroup):
-            _exchange(link, program, undo)
+        if keep := link is not None and self._attached(link) and not anew:
+            _exchange(link, program, undo, replaced)
         else:
-            before = link
-            link = self._attach_new(hook, program)
-            path.unlink(missing_ok=True)
-            link.pin(path)
+            before, link = link, self._attach_new(hook, program)
             if before:
-                undo.callback(before.close)
-                undo.callback(before.pin, path)
+                path.unlink()
+                undo.callback(replaced.enter_context(before).pin, path)
+            link.pin(path)
             undo.callback(path.unlink)
         if old := self.hooks.get(hook):
             old.close()
         self.hooks[hook] = link
+        return not keep
+
+    def _attached(self, link: Link) -> bool:
+        return link.state().target == cgroups.identity(self.cgroup)
 
     def _attach_new(self, hook: str, program: Program) -> Link:
         cgroup_fd = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return Link.create(program, cgroup_fd, libbpf.CGROUP_ATTACH[hook], f"{hook} of the cgroup {self.cgroup}")
+            return Link.create(program, cgroup_fd, HOOKS[hook].attach_type, f"{hook} of the cgroup {self.cgroup}")
         finally:
             os.close(cgroup_fd)
 
-    def _adopt_lookups(self, undo: contextlib.ExitStack) -> None:
+    def _adopt_lookups(self, undo: ExitStack, replaced: ExitStack) -> None:
         """Bring every living namespace's socket lookup up to date. The dead ones stay for their owner to forget."""
-        for path in (self.directory / "lookup").iterdir():
-            link = Link.pinned(path)
-            if link is None:
-                continue
-            cookie = int(path.name)
-            self.lookups[cookie] = link
-            if link.state().target:
-                with self._lookup_program(cookie) as program:
-                    _exchange(link, program, undo)
+        for name in LOOKUPS:
+            for path in (self.directory / name).iterdir():
+                if link := Link.pinned(path):
+                    self._lookups.setdefault(int(path.name), {})[name] = link
+        for cookie, links in self._lookups.items():
+            programs = self._lookup_programs(cookie) if self.netns_inode(cookie) else {}
+            for name, program in programs.items():
+                with program:
+                    if name in links and links[name].state().target:
+                        _exchange(links[name], program, undo, replaced)
 
-    def _lookup_program(self, cookie: int) -> Program:
+    def _lookup_programs(self, cookie: int) -> dict[str, Program]:
         with Object(self._lookup_elf, "lookup") as loaded:
             loaded.set_constants(bytes(ctypes.c_uint64(cookie)))
             loaded.reuse(self.maps)
             loaded.load()
-            return loaded.program("lookup")
+            return {name: loaded.program(name) for name in LOOKUPS}
 
-    def _lookup_path(self, cookie: int) -> Path:
-        return self.directory / "lookup" / str(cookie)
+    def _lookup_links(self) -> Iterator[tuple[str, int, Link]]:
+        for cookie, links in self._lookups.items():
+            for name, link in links.items():
+                yield name, cookie, link
+
+    def _hook_path(self, hook: str) -> Path:
+        first = hook.removesuffix(_SPARE)
+        return self.directory / ("links" if hook == first else "links_spare") / first
+
+    def _lookup_path(self, name: str, cookie: int) -> Path:
+        return self.directory / name / str(cookie)
 
 
-def _exchange(link: Link, program: Program, undo: contextlib.ExitStack) -> None:
-    before = undo.enter_context(Program.by_id(link.state().program))
+def _exchange(link: Link, program: Program, undo: ExitStack, replaced: ExitStack) -> None:
+    before = replaced.enter_context(Program.by_id(link.state().program))
     link.update(program)
     undo.callback(link.update, before)
 
@@ -223,10 +283,10 @@ def of_other_versions(bpffs: Path) -> list[Path]:
 
 def try_loading() -> str:
     """Load every program and let it go again; nothing is attached or pinned. Says which programs."""
-    for name in ("connect", "peername", "lookup"):
+    for name in (*_OBJECTS, "lookup"):
         with Object(_elf(name), name) as loaded:
             loaded.load()
-    return ", ".join((*HOOKS, "sk_lookup"))
+    return ", ".join((*HOOKS, *LOOKUPS))
 
 
 def hook_names(cgroup: Path) -> list[str]:
@@ -234,8 +294,8 @@ def hook_names(cgroup: Path) -> list[str]:
     names = []
     fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for hook in ("connect4", "connect6"):
-            for number in libbpf.attached(fd, libbpf.CGROUP_ATTACH[hook]):
+        for attach_type in (libbpf.CONNECT4, libbpf.CONNECT6):
+            for number in libbpf.attached(fd, attach_type):
                 with Program.by_id(number) as program:
                     names.append(program.name())
     finally:

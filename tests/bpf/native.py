@@ -24,6 +24,7 @@ class ConnectFacts(ctypes.Structure):
         ("to", abi.Ip),
         ("protocol", ctypes.c_uint32),
         ("bound_device", ctypes.c_uint32),
+        ("enrolled", ctypes.c_uint8),
         ("exempt", ctypes.c_uint8),
         ("port_excluded", ctypes.c_uint8),
         ("cidr_excluded", ctypes.c_uint8),

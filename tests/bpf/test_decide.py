@@ -14,6 +14,7 @@ from . import native
 
 POD = native.pod("10.0.0.2", "fd00::2", ports=(41001, 41002, 41003))
 LEFT = native.pod("10.0.0.2", "fd00::2", capture=False, ports=(41001, 41002, 41003))
+GONE = {"pod": None, "enrolled": 1}
 IPPROTO_MPTCP = 262
 ETH0, LO = 2, 1
 
@@ -35,6 +36,16 @@ def connect(to: str = "10.9.9.9", *, pod: abi.Pod | None = POD, **facts: Any) ->
         pytest.param({"pod": None}, ("leave", "connect_not_enrolled"), id="not enrolled"),
         pytest.param({"pod": None, "bound_device": ETH0}, ("leave", "connect_not_enrolled"), id="not enrolled, bound"),
         pytest.param({"pod": LEFT}, ("leave", "connect_not_capturing"), id="has left"),
+        pytest.param(GONE, ("refuse", "connect_no_pod"), id="entry gone"),
+        pytest.param(GONE | {"to": "2001:db8::1"}, ("refuse", "connect_no_pod"), id="entry gone, v6"),
+        pytest.param(GONE | {"to": "10.0.0.2"}, ("refuse", "connect_no_pod"), id="entry gone, own address unknown"),
+        pytest.param(GONE | {"port_excluded": 1}, ("refuse", "connect_no_pod"), id="entry gone, excluded port"),
+        pytest.param(GONE | {"cidr_excluded": 1}, ("refuse", "connect_no_pod"), id="entry gone, excluded network"),
+        pytest.param(GONE | {"protocol": IPPROTO_MPTCP}, ("refuse", "connect_no_pod"), id="entry gone, mptcp"),
+        pytest.param(GONE | {"protocol": socket.IPPROTO_UDP}, ("leave", "connect_not_tcp"), id="entry gone, udp"),
+        pytest.param(GONE | {"exempt": 1}, ("leave", "connect_exempt"), id="entry gone, the engine"),
+        pytest.param(GONE | {"to": "127.0.0.1"}, ("leave", "connect_loopback"), id="entry gone, loopback"),
+        pytest.param(GONE | {"to": "::"}, ("leave", "connect_unspecified"), id="entry gone, unspecified"),
         pytest.param({"pod": LEFT, "bound_device": ETH0}, ("leave", "connect_not_capturing"), id="has left, bound"),
         pytest.param({"protocol": socket.IPPROTO_UDP}, ("leave", "connect_not_tcp"), id="udp"),
         pytest.param({"protocol": socket.IPPROTO_SCTP}, ("leave", "connect_not_tcp"), id="sctp"),

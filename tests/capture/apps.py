@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import select
@@ -86,9 +87,23 @@ def serve(channel: socket.socket, at: str, port: int, how: str = "") -> None:
         tell(channel, "listening")
         while True:
             client, address = server.accept()
-            client.send(b"app")
-            tell(channel, [address[:2], client.getpeername()[:2]])
+            named = client.getpeername()
+            client.send(b"app")  # after which the client may be gone
+            tell(channel, [address[:2], named[:2]])
             client.close()
+
+
+def knock(channel: socket.socket, to: str, port: int) -> int:
+    """Connect, say so, and connect again and again until told to stop; how often it worked."""
+    socket.create_connection((to, port), timeout=DEADLINE).close()
+    worked = 1
+    tell(channel, "knocking")
+    while not select.select([channel], [], [], 0)[0]:
+        with contextlib.suppress(OSError):
+            socket.create_connection((to, port), timeout=0.2).close()
+            worked += 1
+    told(channel)  # with it unread, what we send last would be lost
+    return worked
 
 
 def chat(channel: socket.socket, to: str, port: int) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ambient.capture import cgroups, netns
-from ambient.capture.libbpf import Map
+from ambient.capture.libbpf import Link, Map
 
 PREFIX = "ambcap"
 DEADLINE = 10.0
@@ -63,6 +63,10 @@ class Remote:
         if not worked:
             raise AssertionError(value)
         return value
+
+    def fileno(self) -> int:
+        """For select: readable when a message is there."""
+        return self._channel.fileno()
 
     def waiting(self) -> bool:
         """Whether a message is there now."""
@@ -266,5 +270,11 @@ def delete_entry(bpffs: Path, name: str, key: int | bytes) -> None:
         table.delete(key if isinstance(key, bytes) else key.to_bytes(8, "little"))
 
 
+def detach(bpffs: Path, link: str) -> None:
+    """As `bpftool link detach`, whoever holds the link."""
+    with Link.pinned(bpffs / "ambient-v1" / link) or _missing(link) as pinned:
+        pinned.detach()
+
+
 def _missing(name: str) -> Map:
-    raise AssertionError(f"no pinned map {name}")
+    raise AssertionError(f"nothing is pinned as {name}")

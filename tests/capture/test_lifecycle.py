@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ambient.capture import Capture, CaptureError, Role, abi, netns
-from ambient.capture.libbpf import Link
 from ambient.model.mesh import CaptureSettings
 
 from . import apps, pods
@@ -246,11 +245,6 @@ def test_uninstall_leaves_nothing(capture: Capture, enrol: Enrol, node: pods.Nod
     server.finish()
 
 
-def _detach(pin: Path) -> None:
-    with Link.pinned(pin) or pytest.fail(f"no pin {pin}") as link:
-        link.detach()
-
-
 def _enemies(pod: pods.Pod, bpffs: Path) -> dict[str, Callable[[], object]]:
     """Ways to take a piece away behind the agent's back."""
     pins, cookie = bpffs / "ambient-v1", pod.netns.cookie
@@ -259,9 +253,9 @@ def _enemies(pod: pods.Pod, bpffs: Path) -> dict[str, Callable[[], object]]:
         "the pin maps/pods was gone": (pins / "maps/pods").unlink,
         "the pin links/connect4 was gone": (pins / "links/connect4").unlink,
         "the pin lookup/": (pins / f"lookup/{cookie}").unlink,
-        "the hook connect4 was detached": lambda: _detach(pins / "links/connect4"),
-        "the hook getpeername6 was detached": lambda: _detach(pins / "links/getpeername6"),
-        "its socket lookup was not attached": lambda: _detach(pins / f"lookup/{cookie}"),
+        "the hook connect4 was detached": lambda: pods.detach(bpffs, "links/connect4"),
+        "the hook getpeername6 was detached": lambda: pods.detach(bpffs, "links/getpeername6"),
+        "its socket lookup was not attached": lambda: pods.detach(bpffs, f"lookup/{cookie}"),
         "its entry was gone": lambda: pods.delete_entry(bpffs, "pods", cookie),
         "its outbound listener was not in place": lambda: pods.delete_entry(bpffs, "listeners", listener),
         "its IPv4 rule was gone": lambda: pod.ip("rule del fwmark 0x53a/0xfff lookup 15008"),
