@@ -20,15 +20,16 @@ help:
 demo: setup
 	$(PY) -m ambient lab demo
 
-test: setup lint test-plain test-engine-sanitized test-kernel
+test: setup lint test-plain test-kernel test-engine-sanitized
 
 test-plain: setup
 	$(PYTEST) -m "not kernel"
 
-# A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py).
+# A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py). These tests have real
+# deadlines on machines that others use too: one that fails is run again, and pytest's summary counts it as rerun.
 test-kernel: setup
 	@[ "$$(id -u)" = 0 ] || { echo "make test-kernel: the kernel lane needs root" >&2; exit 1; }
-	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel
+	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel --reruns 2
 
 .PHONY: test-engine-sanitized
 test-engine-sanitized: setup

@@ -20,18 +20,18 @@ enum {
 
 enum amb_type {
   // engine -> agent
-  AMB_HELLO = 1,     // struct amb_hello: first message of every attachment
-  AMB_ACCEPTED,      // struct amb_accepted: an app's connection waits for an ANSWER
-  AMB_TUNNEL,        // struct amb_tunnel_q: TLS done, is this peer who we want? tail: peer's leaf certificate, DER
-  AMB_REQUEST,       // struct amb_request: a CONNECT waits for an ANSWER. tail: "name\0value\0" of every header
-  AMB_DIAL_FAILED,   // struct amb_dial_failed: a choice of an answer could not be reached
-  AMB_STASH_LOW,     // struct amb_pod_ref: fewer than half of the pod's sockets are left
-  AMB_ENDED,         // struct amb_conn: a connection is over (also the refused); tail: diagnostic text, may be empty
-  AMB_IDLE,          // struct amb_pod_ref: a pod that was told to LEAVE has no connection left
-  AMB_ROW_ANSWER,    // inventory: struct amb_answer_row, tail: label
-  AMB_ROW_CONN,      // inventory: struct amb_conn with reason AMB_OPEN
-  AMB_ROW_LISTENER,  // inventory: struct amb_listen, one descriptor
-  AMB_ROW_END,       // inventory: struct amb_ref, id = the inventory's
+  AMB_HELLO = 1,    // struct amb_hello: first message of every attachment
+  AMB_ACCEPTED,     // struct amb_accepted: an app's connection waits for an ANSWER
+  AMB_TUNNEL,       // struct amb_tunnel_q: TLS done, is this peer who we want? tail: peer's leaf certificate, DER
+  AMB_REQUEST,      // struct amb_request: a CONNECT waits for an ANSWER. tail: "name\0value\0" of every header
+  AMB_DIAL_FAILED,  // struct amb_dial_failed: a choice of an answer could not be reached
+  AMB_STASH_LOW,    // struct amb_pod_ref: fewer than half of the pod's sockets are left
+  AMB_ENDED,        // struct amb_conn: a connection is over (also the refused); tail: diagnostic text, may be empty
+  AMB_IDLE,         // struct amb_pod_ref: a pod that was told to LEAVE has no connection left
+  AMB_ROW_ANSWER,   // inventory: struct amb_answer_row, tail: label
+  AMB_ROW_CONN,     // inventory: struct amb_conn with reason AMB_OPEN
+  AMB_ROW_LISTENER, // inventory: struct amb_listen, one descriptor
+  AMB_ROW_END,      // inventory: struct amb_ref, id = the inventory's
   // agent -> engine
   AMB_SETTINGS = 64, // struct amb_settings
   AMB_CLIENTS_MAP,   // one descriptor: the BPF map that tells an app its real client (key/value below)
@@ -57,9 +57,10 @@ enum amb_verdict {
 };
 
 enum amb_answer_flag {
-  AMB_REMEMBER = 1,    // repeat for the same question until FORGET: outbound (listener, to), plain (listener, from.ip, to),
-                       // tunnel (listener or target, from.ip, certificate), request (listener, peer, :authority)
-  AMB_SHOW_CLIENT = 2, // bind the dialled socket to the choice's ip and write `clients` first, so that the app sees `from`
+  AMB_REMEMBER = 1, // repeat for the same question until FORGET: outbound (listener, to), plain (listener, from.ip,
+                    // to), tunnel (listener or target, from.ip, certificate), request (listener, peer, :authority)
+  AMB_SHOW_CLIENT =
+      2, // bind the dialled socket to the choice's ip and write `clients` first, so that the app sees `from`
 };
 
 enum amb_choice_flag {
@@ -73,25 +74,25 @@ enum amb_settings_flag {
 
 // Why a connection ended. Also metric labels: the names in dataplane/abi.py are these in lower case.
 enum amb_reason {
-  AMB_OPEN = 0,          // not ended (inventory)
-  AMB_END_CLOSED,        // both sides finished
-  AMB_END_RESET_CLIENT,  // the side that opened it reset it
-  AMB_END_RESET_SERVER,  // the side that served it reset it
-  AMB_END_CUT,           // the agent said CUT
-  AMB_END_REFUSED,       // the agent said REFUSE
-  AMB_END_NO_ANSWER,     // nobody answered within settings.answer_ms
-  AMB_END_NO_SOCKET,     // no socket in the pod's stash within the connect deadline
-  AMB_END_NO_CONTEXT,    // the context is unknown or its certificate expired
-  AMB_END_DIAL,          // no choice could be reached; `error` is the last errno
-  AMB_END_HANDSHAKE,     // TLS failed (inbound: before the peer was known); the tail says how
-  AMB_END_PEER_REFUSED,  // the peer's proxy refused our CONNECT; `error` is its status
-  AMB_END_BAD_REQUEST,   // the peer's request was no well-formed CONNECT; `error` is the status we sent
-  AMB_END_PROTOCOL,      // the peer broke HTTP/2 or flooded us; the tail says how
-  AMB_END_TIMEOUT,       // a phase deadline passed
-  AMB_END_TUNNEL_LOST,   // the tunnel under an established connection died
-  AMB_END_EXPIRED,       // a certificate of the tunnel expired
-  AMB_END_RESOURCES,     // out of descriptors, memory or a limit of ours
-  AMB_END_STRANGER,      // the peer of an outbound tunnel was not who the agent expected
+  AMB_OPEN = 0,         // not ended (inventory)
+  AMB_END_CLOSED,       // both sides finished
+  AMB_END_RESET_CLIENT, // the side that opened it reset it
+  AMB_END_RESET_SERVER, // the side that served it reset it
+  AMB_END_CUT,          // the agent said CUT
+  AMB_END_REFUSED,      // the agent said REFUSE
+  AMB_END_NO_ANSWER,    // nobody answered within settings.answer_ms
+  AMB_END_NO_SOCKET,    // no socket in the pod's stash within the connect deadline
+  AMB_END_NO_CONTEXT,   // the context is unknown or its certificate expired
+  AMB_END_DIAL,         // no choice could be reached; `error` is the last errno
+  AMB_END_HANDSHAKE,    // TLS failed (inbound: before the peer was known); the tail says how
+  AMB_END_PEER_REFUSED, // the peer's proxy refused our CONNECT; `error` is its status
+  AMB_END_BAD_REQUEST,  // the peer's request was no well-formed CONNECT; `error` is the status we sent
+  AMB_END_PROTOCOL,     // the peer broke HTTP/2 or flooded us; the tail says how
+  AMB_END_TIMEOUT,      // a phase deadline passed
+  AMB_END_TUNNEL_LOST,  // the tunnel under an established connection died
+  AMB_END_EXPIRED,      // a certificate of the tunnel expired
+  AMB_END_RESOURCES,    // out of descriptors, memory or a limit of ours
+  AMB_END_STRANGER,     // the peer of an outbound tunnel was not who the agent expected
 };
 
 struct amb_head {
@@ -148,16 +149,16 @@ struct amb_dial_failed {
 };
 
 struct amb_conn {
-  uint64_t id;               // unique within one engine (start_at) and worker
-  uint64_t listener, answer; // answer 0: ended before one was given
+  uint64_t id;                              // unique within one engine (start_at) and worker
+  uint64_t listener, answer;                // answer 0: ended before one was given
   uint64_t start_at, duration_ns, setup_ns; // setup: accept to the moment both sides could speak; 0 if never
-  uint64_t sent, received;   // bytes from the opener to the server, and back
-  struct amb_addr from, to;  // as the opener sees it (REQUEST: tunnel's source, and the authority if it was an ip:port)
-  struct amb_addr dialled;   // the choice that was used; zero if none
-  uint64_t target;           // choice.target that was used, or 0
-  uint8_t trace[16];         // trace id of `traceparent`, made outbound, read inbound; zero if none
-  uint32_t reason, error;    // enum amb_reason; errno or HTTP status where the reason says so
-  uint32_t text_len, zero;   // bytes of diagnostic text in the tail
+  uint64_t sent, received;                  // bytes from the opener to the server, and back
+  struct amb_addr from, to; // as the opener sees it (REQUEST: tunnel's source, and the authority if it was an ip:port)
+  struct amb_addr dialled;  // the choice that was used; zero if none
+  uint64_t target;          // choice.target that was used, or 0
+  uint8_t trace[16];        // trace id of `traceparent`, made outbound, read inbound; zero if none
+  uint32_t reason, error;   // enum amb_reason; errno or HTTP status where the reason says so
+  uint32_t text_len, zero;  // bytes of diagnostic text in the tail
 };
 
 struct amb_answer_row {

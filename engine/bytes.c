@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "limits.h"
+#include "bounds.h"
 
 struct chunk {
   struct chunk *next;

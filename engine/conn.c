@@ -197,11 +197,11 @@ void conn_rejoin(struct conn *c, enum amb_reason reason, const char *text) {
 static void on_dialled(struct dial *d, enum amb_reason reason, int error) {
   struct conn *c = container_of(d, struct conn, dial);
   if (reason != AMB_OPEN) return conn_failed(c, reason, error, NULL);
-  relay_open(c);
+  relay_open(c, error);
 }
 
 void conn_status(struct conn *c, uint32_t status) {
-  if (status == 200) return relay_open(c);
+  if (status == 200) return relay_open(c, 0);
   if (status == 503) return conn_failed(c, AMB_END_PEER_REFUSED, 503, NULL);
   conn_end(c, AMB_END_PEER_REFUSED, (int)status, NULL);
 }
@@ -212,12 +212,16 @@ void conn_status(struct conn *c, uint32_t status) {
 static uint32_t refusal(const struct conn *c, enum amb_reason reason, int error) {
   switch (reason) {
   case AMB_END_REFUSED:
-  case AMB_END_BAD_REQUEST: return error ? (uint32_t)error : 400;
+  case AMB_END_BAD_REQUEST:
+    return error ? (uint32_t)error : 400;
   case AMB_END_RESET_CLIENT:
   case AMB_END_TUNNEL_LOST:
-  case AMB_END_PROTOCOL: return 0;
-  case AMB_END_CUT: return 401;
-  default: return c->phase == CONN_READING ? 0 : 503;
+  case AMB_END_PROTOCOL:
+    return 0;
+  case AMB_END_CUT:
+    return 401;
+  default:
+    return c->phase == CONN_READING ? 0 : 503;
   }
 }
 

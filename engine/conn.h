@@ -17,8 +17,8 @@ struct worker;
 
 // One end of a connection: a socket, or a stream of a tunnel. Part of its connection.
 struct leg {
-  struct source source; // a socket; fd -1: none (yet, or any more)
-  struct tunnel *tunnel; // a stream; NULL: none
+  struct source source;    // a socket; fd -1: none (yet, or any more)
+  struct tunnel *tunnel;   // a stream; NULL: none
   struct leg *prev, *next; // in tunnel->streams
   int32_t stream;
   struct conn *conn;
@@ -70,16 +70,16 @@ struct conn {
   const struct amb_choice *choice;
   uint32_t tried, attempts; // choices: a bit each; how many
   uint32_t rejoins;
-  uint32_t early;     // bytes of the app that were sent and not yet taken out of its socket
-  uint32_t status;    // of the peer's answer, or that we send
-  bool malformed;     // nghttp2 found the request malformed
-  char *headers;      // request: "name\0value\0"..., until answered
+  uint32_t early;                    // bytes of the app that were sent and not yet taken out of its socket
+  uint32_t status;                   // of the peer's answer, or that we send
+  bool malformed;                    // nghttp2 found the request malformed
+  char *headers;                     // request: "name\0value\0"..., until answered
   uint32_t headers_len, headers_all; // kept; decoded
   struct amb_addr tunnel_to;
 };
 
 struct conn *conn_new(struct worker *, uint64_t listener, uint32_t role); // NULL: out of memory
-void conn_ask(struct conn *);                                            // or take the remembered answer
+void conn_ask(struct conn *);                                             // or take the remembered answer
 void conn_accept(struct listener *, int fd, const struct amb_addr *from, const struct amb_addr *to);
 struct conn *conn_begin_request(struct tunnel *, int32_t stream); // NULL: no room for it
 void conn_add_header(struct conn *, const char *name, size_t name_len, const char *value, size_t value_len);

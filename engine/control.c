@@ -80,7 +80,8 @@ static void on_door(struct source *source, uint32_t events) {
   }
   if (fd < 0) return; // gone again, or still no descriptor: level-triggered, so we are told again
   if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) || peer.uid != 0) {
-    fprintf(stderr, "ambient-engine: worker %u: refused an attachment of uid %d: only root may\n", w->index, (int)peer.uid);
+    fprintf(stderr, "ambient-engine: worker %u: refused an attachment of uid %d: only root may\n", w->index,
+            (int)peer.uid);
     close(fd);
     return;
   }
@@ -98,8 +99,10 @@ static const char *handle_one(struct worker *w, uint8_t *at, size_t left, int **
   if (!message_known(head->type, &body, &expected)) return "a message of an unknown type";
   if (head->size < sizeof *head + body) return "a message that is too short";
   unsigned present = head->fds <= *fd_count ? head->fds : *fd_count;
-  if ((expected >= 0 && head->fds != expected) || head->fds > AMB_FDS_MAX) return "a message with a wrong number of descriptors";
-  if (present < head->fds && !(cut && expected < 0)) return cut ? "out of file descriptors" : "a message without its descriptors";
+  if ((expected >= 0 && head->fds != expected) || head->fds > AMB_FDS_MAX)
+    return "a message with a wrong number of descriptors";
+  if (present < head->fds && !(cut && expected < 0))
+    return cut ? "out of file descriptors" : "a message without its descriptors";
   struct amb_head seen = *head;
   seen.fds = (uint16_t)present;
   struct message message = {.head = &seen, .body = at + sizeof *head, .tail = at + sizeof *head + body, .fds = *fds};
@@ -131,7 +134,8 @@ static void receive(struct worker *w) {
   for (int turn = 0; turn < EVENTS && c->agent.fd >= 0; turn++) {
     union rights rights;
     struct iovec vector = {c->packet, sizeof c->packet};
-    struct msghdr header = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
+    struct msghdr header = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
     ssize_t n = recvmsg(c->agent.fd, &header, MSG_CMSG_CLOEXEC);
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) return control_detach(w, NULL); // it closed, or died with packets unread (ECONNRESET)
@@ -225,7 +229,8 @@ static void flush(struct later *later) {
       header.msg_control = &rights;
       header.msg_controllen = CMSG_SPACE(load.fds * sizeof(int));
       memset(&rights, 0, sizeof rights);
-      rights.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(load.fds * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+      rights.head = (struct cmsghdr){
+          .cmsg_len = CMSG_LEN(load.fds * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
       memcpy(CMSG_DATA(&rights.head), load.fd, load.fds * sizeof(int));
     }
     if (sendmsg(c->agent.fd, &header, MSG_NOSIGNAL) == (ssize_t)load.size) {

@@ -48,8 +48,8 @@ struct control {
   struct question *questions; // all
   struct question *unsent, *sent;
   uint64_t last_question;
-  struct ending *endings;   // not sent on this attachment
-  struct ending *delivered; // sent; waiting for SEEN, or for the inventory that tells their labels
+  struct ending *endings;               // not sent on this attachment
+  struct ending *delivered;             // sent; waiting for SEEN, or for the inventory that tells their labels
   uint64_t delivered_count, seen_count; // of this attachment
   uint32_t endings_count;               // in both lists
   uint8_t packet[AMB_PACKET_MAX] __attribute__((aligned(8)));

@@ -114,7 +114,8 @@ void dial_event(struct dial *d, uint32_t events) {
   socklen_t n = sizeof error;
   if (!(events & (EPOLLOUT | EPOLLERR))) return;
   getsockopt(d->source->fd, SOL_SOCKET, SO_ERROR, &error, &n); // cannot fail: it is a socket of ours
-  finish(d, error ? AMB_END_DIAL : AMB_OPEN, error);
+  bool was_open = error == ECONNRESET || error == EPIPE;       // accepted, then aborted; a refusal is ECONNREFUSED
+  finish(d, error && !was_open ? AMB_END_DIAL : AMB_OPEN, error);
 }
 
 void dial_cancel(struct dial *d) {

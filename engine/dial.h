@@ -12,7 +12,7 @@ struct worker;
 struct dial {
   struct worker *worker;
   struct source *source;                                   // the owner's; gets the descriptor
-  void (*done)(struct dial *, enum amb_reason, int error); // reason AMB_OPEN: connected
+  void (*done)(struct dial *, enum amb_reason, int error); // reason AMB_OPEN: connected; error: and reset since
   struct pod *pod;                                         // whose stash is waited for, or NULL
   struct dial *prev, *next;                                // in pod->waiting
   struct timer deadline;

@@ -2,7 +2,7 @@
 
 #include <nghttp2/nghttp2.h>
 
-#include "limits.h"
+#include "bounds.h"
 #include "tunnel.h"
 
 static bool spend(struct allowance *a, int64_t burst, int64_t per_s) {
@@ -23,14 +23,18 @@ struct frame_head {
 
 static bool carries_nothing(const struct frame_head *frame) {
   switch (frame->type) {
-  case NGHTTP2_DATA: return !frame->length && !(frame->flags & NGHTTP2_FLAG_END_STREAM);
+  case NGHTTP2_DATA:
+    return !frame->length && !(frame->flags & NGHTTP2_FLAG_END_STREAM);
   case NGHTTP2_SETTINGS:
-  case NGHTTP2_PING: return !(frame->flags & NGHTTP2_FLAG_ACK);
+  case NGHTTP2_PING:
+    return !(frame->flags & NGHTTP2_FLAG_ACK);
   case NGHTTP2_HEADERS:
   case NGHTTP2_RST_STREAM:
   case NGHTTP2_CONTINUATION:
-  case NGHTTP2_WINDOW_UPDATE: return false; // RST_STREAM and CONTINUATION have bounds of their own
-  default: return true;
+  case NGHTTP2_WINDOW_UPDATE:
+    return false; // RST_STREAM and CONTINUATION have bounds of their own
+  default:
+    return true;
   }
 }
 

@@ -44,7 +44,8 @@ static int accept_with_reserve(struct worker *w, int listener, struct sockaddr_s
   return accept4(listener, (struct sockaddr *)from, n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-static void refuse(struct listener *l, int fd, const struct amb_addr *from, const struct amb_addr *to, const char *why) {
+static void refuse(struct listener *l, int fd, const struct amb_addr *from, const struct amb_addr *to,
+                   const char *why) {
   struct amb_conn record = {.listener = l->id, .from = *from, .to = *to, .reason = AMB_END_RESOURCES};
   struct source source = {.fd = fd};
   report_stillborn(l->worker, &record, NULL, why);

@@ -22,7 +22,8 @@ struct listener {
 };
 
 struct listener *listener_find(struct worker *, uint64_t id);
-const char *listener_introduce(struct worker *, const struct amb_listen *, int fd); // takes the fd; NULL or what is wrong
+const char *listener_introduce(struct worker *, const struct amb_listen *,
+                               int fd); // takes the fd; NULL or what is wrong
 void listener_close(struct listener *);
 void listeners_leave(struct worker *, uint64_t pod);
 void listeners_close(struct worker *);

@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "limits.h"
+#include "bounds.h"
 
 static int64_t clock_ns(clockid_t clock) {
   struct timespec t;
@@ -27,11 +27,16 @@ int loop_open(struct loop *loop) {
 
 int loop_watch(struct loop *loop, struct source *source, uint32_t events) {
   struct epoll_event event = {.events = events, .data.ptr = source};
-  return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, source->fd, &event);
+  if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, source->fd, &event)) return -1;
+  source->epoll = loop->epoll;
+  return 0;
 }
 
 void loop_close_source(struct source *source) {
+  // close() alone would not end the watch while the agent holds a copy of a socket it just gave us.
+  if (source->fd >= 0 && source->epoll) epoll_ctl(source->epoll, EPOLL_CTL_DEL, source->fd, NULL);
   if (source->fd >= 0) close(source->fd); // what close() may report is of no use to anyone here
+  source->epoll = 0;
   source->fd = -1;
 }
 
@@ -128,26 +133,28 @@ static void free_garbage(struct loop *loop) {
   }
 }
 
-void loop_run(struct loop *loop) {
+void loop_turn(struct loop *loop, bool wait) {
   struct epoll_event events[EVENTS];
-  while (!loop->stopping) {
-    int n = epoll_wait(loop->epoll, events, EVENTS, patience(loop));
-    if (n < 0 && errno != EINTR) abort(); // EBADF, EFAULT, EINVAL: a bug of ours, and nothing would ever work again
-    loop->now = monotonic_ns();
-    if (loop->again) { // put off by the last batch: behind nobody now
-      *loop->soon_end = loop->again;
-      loop->soon_end = loop->again_end;
-      loop->again = NULL;
-      loop->again_end = &loop->again;
-    }
-    for (int i = 0; i < n; i++) {
-      struct source *source = events[i].data.ptr;
-      if (source->fd >= 0) source->ready(source, events[i].events);
-    }
-    fire_timers(loop);
-    run_laters(loop);
-    free_garbage(loop);
+  int n = epoll_wait(loop->epoll, events, EVENTS, wait ? patience(loop) : 0);
+  if (n < 0 && errno != EINTR) abort(); // EBADF, EFAULT, EINVAL: a bug of ours, and nothing would ever work again
+  loop->now = monotonic_ns();
+  if (loop->again) { // put off by the last batch: behind nobody now
+    *loop->soon_end = loop->again;
+    loop->soon_end = loop->again_end;
+    loop->again = NULL;
+    loop->again_end = &loop->again;
   }
+  for (int i = 0; i < n; i++) {
+    struct source *source = events[i].data.ptr;
+    if (source->fd >= 0) source->ready(source, events[i].events);
+  }
+  fire_timers(loop);
+  run_laters(loop);
+  free_garbage(loop);
+}
+
+void loop_run(struct loop *loop) {
+  while (!loop->stopping) loop_turn(loop, true);
 }
 
 void loop_close(struct loop *loop) {

@@ -12,10 +12,21 @@
 struct source {
   int fd;
   void (*ready)(struct source *, uint32_t events);
+  int epoll; // that watches it; 0: none (never a descriptor of ours)
 };
 
 // One list per class of deadline: all of a class last equally long, so that a list is sorted by appending.
-enum timer_class { TIMER_CONNECT, TIMER_HANDSHAKE, TIMER_REQUEST, TIMER_ANSWER, TIMER_JOIN, TIMER_IDLE, TIMER_INBOUND_IDLE, TIMER_PAUSE, TIMER_CLASSES };
+enum timer_class {
+  TIMER_CONNECT,
+  TIMER_HANDSHAKE,
+  TIMER_REQUEST,
+  TIMER_ANSWER,
+  TIMER_JOIN,
+  TIMER_IDLE,
+  TIMER_INBOUND_IDLE,
+  TIMER_PAUSE,
+  TIMER_CLASSES
+};
 
 struct timer {
   struct timer *prev, *next; // next == NULL: not armed
@@ -46,16 +57,17 @@ struct loop {
   struct garbage *garbage;
 };
 
-int loop_open(struct loop *); // 0 or -1 with errno
-void loop_run(struct loop *); // until stopping
+int loop_open(struct loop *);             // 0 or -1 with errno
+void loop_run(struct loop *);             // until stopping
+void loop_turn(struct loop *, bool wait); // one batch; wait: for the first event or deadline
 void loop_close(struct loop *);
 
 int loop_watch(struct loop *, struct source *, uint32_t events); // 0 or -1 with errno
 void loop_close_source(struct source *);                         // close() also ends the watch
 void loop_arm(struct loop *, enum timer_class, struct timer *, int64_t ms);
 void loop_disarm(struct timer *);
-void loop_soon(struct loop *, struct later *);  // in this batch
-void loop_again(struct loop *, struct later *); // in the next, after others had their turn
+void loop_soon(struct loop *, struct later *);   // in this batch
+void loop_again(struct loop *, struct later *);  // in the next, after others had their turn
 void loop_forget(struct loop *, struct later *); // its owner is going away
 void loop_bury(struct loop *, struct garbage *, void (*release)(struct garbage *));
 

@@ -32,7 +32,8 @@ static _Noreturn void fail(const char *tried, const char *what) {
 }
 
 static _Noreturn void usage(const char *wrong) {
-  fprintf(stderr, "ambient-engine: %s\nusage: ambient-engine --run-dir DIR --threads N [--ready-fd FD] | --version\n", wrong);
+  fprintf(stderr, "ambient-engine: %s\nusage: ambient-engine --run-dir DIR --threads N [--ready-fd FD] | --version\n",
+          wrong);
   exit(2);
 }
 

@@ -89,7 +89,8 @@ static const char *check_carry(const struct amb_answer *a, const struct amb_choi
     if (tunnel && asked == AMB_REQUEST) return "ANSWER that carries a request into another tunnel";
     if (tunnel && (!choice[i].target || !choice[i].context)) return "ANSWER via a tunnel without target or context";
     if (!choice[i].dial.port || choice[i].dial.port > 65535) return "ANSWER with a port out of range";
-    if (tunnel && (!choice[i].authority.port || choice[i].authority.port > 65535)) return "ANSWER with a port out of range";
+    if (tunnel && (!choice[i].authority.port || choice[i].authority.port > 65535))
+      return "ANSWER with a port out of range";
   }
   return NULL;
 }
@@ -107,12 +108,16 @@ static const char *check_form(const struct amb_answer *a, size_t tail_len) {
 
 static const char *check_verdict(const struct amb_answer *a, const uint8_t *tail, enum amb_type asked) {
   switch (a->verdict) {
-  case AMB_CARRY: return check_carry(a, (const struct amb_choice *)(const void *)tail, asked);
-  case AMB_ACCEPT: return asked == AMB_TUNNEL ? NULL : "ANSWER of ACCEPT to something that is no tunnel";
+  case AMB_CARRY:
+    return check_carry(a, (const struct amb_choice *)(const void *)tail, asked);
+  case AMB_ACCEPT:
+    return asked == AMB_TUNNEL ? NULL : "ANSWER of ACCEPT to something that is no tunnel";
   case AMB_REFUSE:
-    if (asked == AMB_REQUEST && (a->status < 400 || a->status > 599)) return "ANSWER refuses with a status that is no error";
+    if (asked == AMB_REQUEST && (a->status < 400 || a->status > 599))
+      return "ANSWER refuses with a status that is no error";
     return NULL;
-  default: return NULL; // check_form knows them all
+  default:
+    return NULL; // check_form knows them all
   }
 }
 
@@ -159,6 +164,7 @@ static const char *on_cut(struct worker *w, const struct message *m) {
 }
 
 static const char *on_inventory(struct worker *w, const struct message *m) {
+  if (w->control.parcels_bytes >= NOTICES_MAX) return "INVENTORY while the former one is unread";
   report_inventory(w, m->body);
   return NULL;
 }

@@ -118,6 +118,7 @@ void pool_opened(struct tunnel *t) {
     struct conn *c = t->waiting->in_tunnel.prev;
     pool_leave(c);
     pool_join(c);
+    if (c->joining == t) return; // no tunnel has more room than this one
   }
 }
 

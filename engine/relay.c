@@ -27,8 +27,11 @@ static void reset_by(struct leg *by, int error, const char *text) {
   conn_end(by->conn, is_opener(by) ? AMB_END_RESET_CLIENT : AMB_END_RESET_SERVER, error, text);
 }
 
-// Whatever an error on a socket is called, it must not be asked twice: the second recv() would say "end", which is a lie.
-static void socket_failed(struct leg *leg, int error) { reset_by(leg, error, error == ECONNRESET ? NULL : strerror(error)); }
+// Whatever an error on a socket is called, it must not be asked twice: the second recv() would say "end", which is a
+// lie.
+static void socket_failed(struct leg *leg, int error) {
+  reset_by(leg, error, error == ECONNRESET ? NULL : strerror(error));
+}
 
 static void end_if_done(struct conn *c) {
   if (c->opener.eof && c->server.eof && c->opener.shut && c->server.shut) conn_end(c, AMB_END_CLOSED, 0, NULL);
@@ -91,6 +94,7 @@ static void on_eof(struct leg *from) {
   struct leg *to = leg_other(from);
   if (to->tunnel) return stream_resume(to); // END_STREAM is written by relay_fill
   leg_finish(to);
+  end_if_done(from->conn);
 }
 
 ssize_t relay_fill(struct leg *from, uint8_t *to, size_t room) {
@@ -128,6 +132,7 @@ static void pump(struct leg *from, struct leg *to) {
     if (n < 0) return errno == EAGAIN ? (void)0 : socket_failed(from, errno);
     if (n == 0) return on_eof(from);
     if ((size_t)n < sizeof w->batch && !from->hung_up) from->readable = false;
+    if (to->source.fd < 0) return reset_by(to, 0, "it had closed, and was spoken to");
     leg_give(to, w->batch, (size_t)n);
     turn += (size_t)n;
     if (turn >= TURN_MAX) return loop_again(&w->loop, &c->again);
@@ -173,12 +178,13 @@ static void take_out_early(struct conn *c) {
   c->early = 0;
 }
 
-void relay_open(struct conn *c) {
+void relay_open(struct conn *c, int error) {
   loop_disarm(&c->deadline);
   take_out_early(c);
   c->phase = CONN_OPEN;
   c->record.setup_ns = (uint64_t)(monotonic_ns() - c->started);
   if (c->opener.tunnel) stream_accept(&c->opener);
+  if (error) return socket_failed(&c->server, error);
   if (c->opener.source.fd >= 0) c->opener.readable = true;
   flush(&c->server);
   if (c->phase == CONN_OPEN && c->opener.eof) leg_finish(&c->server);
@@ -200,11 +206,14 @@ static void closed_too_early(struct conn *c, struct leg *leg, uint32_t http2_err
 void relay_stream_closed(struct leg *leg, uint32_t http2_error) {
   struct conn *c = leg->conn;
   if (c->phase != CONN_OPEN) return closed_too_early(c, leg, http2_error);
-  if (http2_error != NGHTTP2_NO_ERROR || !leg->eof) return reset_by(leg, 0, nghttp2_http2_strerror(http2_error));
-  // In good order; or its proxy wants to hear no more (NO_ERROR) after its app said all: the rest still goes to ours.
+  bool aborted = http2_error != NGHTTP2_NO_ERROR && (is_opener(leg) || !leg->eof);
+  if (aborted || !leg->eof) return reset_by(leg, 0, nghttp2_http2_strerror(http2_error));
+  // In good order; or a server that said all it had to say wants to hear no more (Envoy ends every stream like that,
+  // with CONNECT_ERROR): our client gets what waits and the end of it, and a reset only if it goes on speaking, as with
+  // TCP.
   leg->shut = true;
-  leg_other(leg)->eof = true;
   end_if_done(c);
+  if (c->phase == CONN_OPEN) relay_from(leg_other(leg));
 }
 
 void relay_close_leg(struct leg *leg, bool clean, uint32_t http2_error) {

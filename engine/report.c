@@ -109,7 +109,8 @@ size_t report_write_question(struct worker *w, const struct question *q, uint8_t
   if (q->type == AMB_TUNNEL) return write_tunnel(container_of(q, struct tunnel, question), to, room);
   const struct conn *c = container_of(q, struct conn, question);
   if (q->type == AMB_REQUEST) return write_request(c, to, room);
-  struct amb_accepted body = {.question = q->id, .listener = c->record.listener, .from = c->record.from, .to = c->record.to};
+  struct amb_accepted body = {
+      .question = q->id, .listener = c->record.listener, .from = c->record.from, .to = c->record.to};
   return put(to, room, AMB_ACCEPTED, 0, &body, sizeof body, NULL, 0);
 }
 

@@ -12,7 +12,7 @@ struct tunnel;
 
 // Questions
 bool question_ask(struct worker *, struct question *, enum amb_type, void (*late)(struct timer *)); // false: too many
-void question_drop(struct worker *, struct question *);                                            // also if not asked
+void question_drop(struct worker *, struct question *);                                             // also if not asked
 struct question *question_find(struct worker *, uint64_t id);
 size_t report_write_question(struct worker *, const struct question *, uint8_t *to, size_t room); // 0: no room
 

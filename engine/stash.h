@@ -21,14 +21,14 @@ struct pod {
   int *sockets;
   struct dial *waiting; // for a socket; dial.c
   uint32_t waiting_count;
-  uint32_t conns;       // of its listeners
+  uint32_t conns; // of its listeners
   bool leaving;
 };
 
 struct pod *pod_find(struct worker *, uint64_t id);
 const char *pod_introduce(struct worker *, const struct amb_pod *); // NULL or what is wrong with it
-void pod_stash(struct pod *, int fd);                              // takes the socket
-int pod_take(struct pod *);                                        // a socket, or -1
+void pod_stash(struct pod *, int fd);                               // takes the socket
+int pod_take(struct pod *);                                         // a socket, or -1
 void pod_leave(struct pod *);
 void pod_conn_gone(struct pod *);
 void pods_tell_low(struct worker *); // those that are and were not told

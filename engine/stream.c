@@ -11,7 +11,9 @@
 #include "tunnel.h"
 #include "worker.h"
 
-static struct leg *leg_of(nghttp2_session *session, int32_t id) { return nghttp2_session_get_stream_user_data(session, id); }
+static struct leg *leg_of(nghttp2_session *session, int32_t id) {
+  return nghttp2_session_get_stream_user_data(session, id);
+}
 
 // ---- what the peer sends
 
@@ -35,7 +37,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
   if (!leg) return 0;
   struct conn *c = leg->conn;
   if (!t->inbound) { // of the answer to our CONNECT only the status matters
-    if (c->phase == CONN_REQUESTING && name_len == 7 && !memcmp(name, ":status", 7)) c->status = (uint32_t)atoi((const char *)value);
+    if (c->phase == CONN_REQUESTING && name_len == 7 && !memcmp(name, ":status", 7))
+      c->status = (uint32_t)atoi((const char *)value);
     return 0;
   }
   if (c->phase != CONN_READING) return 0; // trailers
@@ -118,20 +121,6 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
   return 0;
 }
 
-// A request that could not go out any more: the peer said GOAWAY in the meantime.
-static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user) {
-  struct tunnel *t = user;
-  (void)session, (void)error;
-  if (t->inbound || frame->hd.type != NGHTTP2_HEADERS) return 0;
-  for (struct leg *leg = t->streams; leg; leg = leg->next) {
-    if (leg->stream != frame->hd.stream_id) continue;
-    tunnel_drop_stream(leg);
-    relay_stream_closed(leg, NGHTTP2_REFUSED_STREAM);
-    break;
-  }
-  return 0;
-}
-
 static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags,
                        nghttp2_data_source *source, void *user) {
   struct leg *leg = leg_of(session, id);
@@ -202,10 +191,12 @@ void stream_request(struct tunnel *t, struct conn *c) {
   size_t n = 0;
   address_text(&c->choice->authority, authority);
   int len = snprintf(forwarded, sizeof forwarded, "for=\"%s\"", address_text(&c->record.from, client));
-  if (a->told.host_len) len += snprintf(forwarded + len, sizeof forwarded - (size_t)len, ";host=%.*s", (int)a->told.host_len, a->host);
+  if (a->told.host_len)
+    len += snprintf(forwarded + len, sizeof forwarded - (size_t)len, ";host=%.*s", (int)a->told.host_len, a->host);
   worker_random(c->worker, span, sizeof span);
   memcpy(trace, "00-", 3);
-  for (int i = 0; i < 16; i++) trace[3 + 2 * i] = hex[c->record.trace[i] >> 4], trace[4 + 2 * i] = hex[c->record.trace[i] & 15];
+  for (int i = 0; i < 16; i++)
+    trace[3 + 2 * i] = hex[c->record.trace[i] >> 4], trace[4 + 2 * i] = hex[c->record.trace[i] & 15];
   trace[35] = '-';
   for (int i = 0; i < 8; i++) trace[36 + 2 * i] = hex[span[i] >> 4], trace[37 + 2 * i] = hex[span[i] & 15];
   memcpy(trace + 52, "-01", 3);
@@ -273,7 +264,8 @@ void stream_all_lost(struct tunnel *t, enum amb_reason reason, const char *text)
   while (t->streams) {
     struct leg *leg = t->streams;
     struct conn *c = leg->conn;
-    if (c->phase == CONN_REQUESTING && reason != AMB_END_EXPIRED && reason != AMB_END_CUT) {
+    if (c->phase == CONN_REQUESTING &&
+        reason != AMB_END_EXPIRED) { // a tunnel that was cut: its peer left, others may serve
       if (reason == AMB_END_TUNNEL_LOST)
         conn_rejoin(c, reason, text);
       else
@@ -296,7 +288,6 @@ bool stream_kit_open(struct worker *w) {
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
   nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
   nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_sent);
-  nghttp2_session_callbacks_set_on_frame_not_send_callback(c, on_frame_not_sent);
   nghttp2_session_callbacks_set_data_source_read_length_callback(c, frame_size);
   nghttp2_option_set_no_auto_window_update(w->option, 1);
   nghttp2_option_set_no_closed_streams(w->option, 1); // kept for priorities, which we do not use

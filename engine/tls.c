@@ -227,9 +227,12 @@ SSL *tls_new(struct tunnel *t, struct context *context, bool server) {
 
 static enum tls_outcome outcome(struct tunnel *t, int result) {
   switch (SSL_get_error(t->ssl, result)) {
-  case SSL_ERROR_WANT_READ: return TLS_WAIT;
-  case SSL_ERROR_ZERO_RETURN: return TLS_CLOSED;
-  default: return TLS_BROKEN; // also WANT_WRITE, which our BIO never causes
+  case SSL_ERROR_WANT_READ:
+    return TLS_WAIT;
+  case SSL_ERROR_ZERO_RETURN:
+    return TLS_CLOSED;
+  default:
+    return TLS_BROKEN; // also WANT_WRITE, which our BIO never causes
   }
 }
 

@@ -21,7 +21,8 @@ struct context {
 };
 
 bool tls_start(void); // once, before there are threads
-const char *context_introduce(struct worker *, const struct amb_context *, const uint8_t *pems); // NULL or what is wrong
+const char *context_introduce(struct worker *, const struct amb_context *,
+                              const uint8_t *pems);            // NULL or what is wrong
 struct context *context_current(struct worker *, uint64_t id); // NULL: unknown or expired
 void context_release(struct context *);
 void contexts_expire(struct worker *, uint64_t now);
@@ -34,7 +35,7 @@ enum tls_outcome tls_handshake(struct tunnel *);
 // Up to `room` bytes; what came before the outcome is in *got.
 enum tls_outcome tls_read(struct tunnel *, uint8_t *, size_t room, size_t *got);
 bool tls_write(struct tunnel *, const uint8_t *, size_t); // all of it, into tunnel->out
-bool tls_push(struct tunnel *);                          // tunnel->out to the socket; false: the socket is broken
+bool tls_push(struct tunnel *);                           // tunnel->out to the socket; false: the socket is broken
 void tls_explain(const struct tunnel *, char *text, size_t size);
 uint64_t tls_peer_expires_at(X509 *);
 

@@ -26,7 +26,7 @@ static void on_ready(struct source *, uint32_t);
 static void on_dialled(struct dial *, enum amb_reason, int);
 static void on_flush(struct later *);
 
-static struct tunnel *tunnel_new(struct worker *w, bool inbound) {
+struct tunnel *tunnel_new(struct worker *w, bool inbound) {
   struct tunnel *t = calloc(1, sizeof *t);
   if (!t) return NULL;
   t->worker = w;
@@ -45,7 +45,7 @@ static struct tunnel *tunnel_new(struct worker *w, bool inbound) {
 // Inbound, until the peer is known: its listener counts it.
 static void count_handshake(struct tunnel *t, int by) {
   struct listener *l = t->inbound ? listener_find(t->worker, t->listener) : NULL;
-  if (l) l->handshakes += (uint32_t)by;
+  if (l && (by > 0 || l->handshakes)) l->handshakes += (uint32_t)by;
 }
 
 static void on_late(struct timer *timer) {
@@ -61,7 +61,8 @@ static void begin_tls(struct tunnel *t) {
   t->handshake_started = monotonic_ns();
   t->deadline.fire = on_late;
   loop_arm(&w->loop, TIMER_HANDSHAKE, &t->deadline, w->settings.handshake_ms);
-  if (!(t->ssl = tls_new(t, t->context, t->inbound))) return tunnel_end(t, AMB_END_RESOURCES, ENOMEM, "no memory for TLS");
+  if (!(t->ssl = tls_new(t, t->context, t->inbound)))
+    return tunnel_end(t, AMB_END_RESOURCES, ENOMEM, "no memory for TLS");
   shake_hands(t);
 }
 
@@ -107,13 +108,14 @@ static void on_dialled(struct dial *d, enum amb_reason reason, int error) {
   struct tunnel *t = container_of(d, struct tunnel, dial);
   struct sockaddr_storage own;
   socklen_t n = sizeof own;
-  if (reason != AMB_OPEN) return tunnel_end(t, reason, error, NULL);
+  if (reason != AMB_OPEN || error) return tunnel_end(t, reason ? reason : AMB_END_DIAL, error, NULL);
   if (!getsockname(t->source.fd, (struct sockaddr *)&own, &n)) t->from = address_of(&own);
   begin_tls(t);
 }
 
 static void on_silent(struct timer *timer) {
-  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_TIMEOUT, 0, "the peer did not begin to speak HTTP/2");
+  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_TIMEOUT, 0,
+             "the peer did not begin to speak HTTP/2");
 }
 
 void tunnel_heard(struct tunnel *t) {
@@ -199,6 +201,8 @@ void tunnel_answered(struct tunnel *t, struct answer *a) {
   if (t->inbound) {
     t->deadline.fire = on_silent;
     loop_arm(&w->loop, TIMER_REQUEST, &t->deadline, w->settings.request_ms);
+  } else {
+    tunnel_idle(t); // nobody may be waiting for it any more
   }
   pool_opened(t);
   if (t->phase == TUNNEL_OPEN) read_all(t); // the peer may have spoken long ago

@@ -56,8 +56,8 @@ struct tunnel {
   nghttp2_session *http2;
   struct buffer *out; // ciphertext the socket did not take yet
   struct context *context;
-  struct answer *peer; // the ACCEPT; held
-  uint64_t listener;   // inbound
+  struct answer *peer;   // the ACCEPT; held
+  uint64_t listener;     // inbound
   struct target *target; // outbound; NULL once it takes no new streams
   uint64_t target_id;
   uint64_t pod;
@@ -79,6 +79,7 @@ struct tunnel {
   const char *doomed; // found out within nghttp2: why the tunnel has to end with PROTOCOL
 };
 
+struct tunnel *tunnel_new(struct worker *, bool inbound); // NULL: out of memory
 void tunnel_accept(struct listener *, int fd, const struct amb_addr *from, const struct amb_addr *to);
 struct tunnel *tunnel_dial(struct worker *, struct target *, const struct amb_choice *, uint64_t pod, struct context *);
 void tunnel_start(struct tunnel *); // dials; may end at once

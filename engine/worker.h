@@ -1,4 +1,5 @@
-// One thread's whole world. Workers share nothing but the listening sockets in the kernel and the compiled-in constants.
+// One thread's whole world. Workers share nothing but the listening sockets in the kernel and the compiled-in
+// constants.
 #ifndef AMBIENT_WORKER_H
 #define AMBIENT_WORKER_H
 
@@ -7,7 +8,7 @@
 #include "abi.h"
 #include "bytes.h"
 #include "control.h"
-#include "limits.h"
+#include "bounds.h"
 #include "loop.h"
 
 struct worker {
@@ -28,12 +29,12 @@ struct worker {
   uint32_t conn_count;
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *option;
-  int clients_map;      // BPF map of the agent's, or -1
-  int reserve;          // a descriptor given up to refuse a connection when there is no other
-  struct source stop;   // readable: leave
-  struct timer tick;    // every TICK_MS
+  int clients_map;    // BPF map of the agent's, or -1
+  int reserve;        // a descriptor given up to refuse a connection when there is no other
+  struct source stop; // readable: leave
+  struct timer tick;  // every TICK_MS
   uint64_t last_conn;
-  uint8_t random[512];  // of getrandom, refilled when used up
+  uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };

@@ -36,6 +36,14 @@ class ClientsMap:
             self._on_keys(_LOOKUP, key, value)
             found.append((key, value))
 
+    def is_empty(self) -> bool:
+        """May be asked at any time."""
+        try:
+            self._on_keys(_NEXT_KEY, None, abi.ClientKey())
+        except FileNotFoundError:
+            return True
+        return False
+
     def _on_keys(self, command: int, key: abi.ClientKey | None, out: abi.Struct) -> None:
         attributes = (ctypes.c_uint64 * 4)(
             self.fd, 0 if key is None else ctypes.addressof(key), ctypes.addressof(out), 0

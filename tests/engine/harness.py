@@ -56,7 +56,8 @@ class Node:
         fresh.context(CONTEXT, self.leaf)
         for number, (sock, role) in self._listeners.items():
             self._introduce(fresh, number, sock, role)
-        fresh.inventory(listeners=False)  # now the engine has read all of it
+        for _ in range(2):  # when the first is answered, the engine has read all of it; then the stash it asked for too
+            fresh.inventory(listeners=False)
         return fresh
 
     def next_agent(self) -> agent.Agent:

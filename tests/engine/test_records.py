@@ -51,7 +51,8 @@ def test_every_accepted_connection_has_exactly_one_record(tmp_path: pathlib.Path
         counts = collections.Counter(jobs)
         reasons = collections.Counter(record.reason for record in near.ended)
         assert reasons[abi.Reason.REFUSED] == counts["refused"]
-        assert reasons[abi.Reason.PEER_REFUSED] == counts["dead"]
+        # an app that resets at once may do so before our connect() is seen to have succeeded
+        assert counts["dead"] <= reasons[abi.Reason.PEER_REFUSED] <= counts["dead"] + counts["reset"]
         asked = len(far.asked(abi.Type.REQUEST))
         assert asked == counts["carried"] + counts["reset"] + counts["dead"]
         far.await_ended(asked)

@@ -75,7 +75,7 @@ def delete_routes(mesh: Mesh, pod: str) -> None:
     for family in ("-4", "-6"):
         for line in run("ip", "-n", netns, family, "rule").splitlines():
             priority, _, rule = line.partition(":")
-            if "fwmark" in rule:
+            if "fwmark" in rule and "lookup" in rule:  # one piece: the rule behind it, which prohibits, stays
                 run("ip", "-n", netns, family, "rule", "del", "priority", priority)
 
 

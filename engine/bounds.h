@@ -1,6 +1,6 @@
 // Every bound of the engine, with its reason. What the agent may set (struct amb_settings) is not here.
-#ifndef AMBIENT_LIMITS_H
-#define AMBIENT_LIMITS_H
+#ifndef AMBIENT_BOUNDS_H
+#define AMBIENT_BOUNDS_H
 
 enum {
   // What waits for a slow reader, per connection and direction: one HTTP/2 stream window. The mesh promises 512 KiB of
@@ -21,16 +21,16 @@ enum {
   TURN_MAX = 1 << 20,
   // Bytes waiting for a socket are kept in chunks of this size, so that one-byte frames do not cost an allocation each.
   CHUNK = 16 << 10,
-  SPARE_CHUNKS = 256,  // 4 MiB a worker: a burst of slow readers needs no allocation the second time
-  SPARE_BUFFERS = 16,  // likewise CIPHER_MAX buffers: as many tunnels are seldom blocked at once
+  SPARE_CHUNKS = 256,   // 4 MiB a worker: a burst of slow readers needs no allocation the second time
+  SPARE_BUFFERS = 16,   // likewise CIPHER_MAX buffers: as many tunnels are seldom blocked at once
   EARLY_MAX = 16 << 10, // bytes of an app sent before the peer's 200, peeked so that another choice can have them
 
-  HEADERS_MAX = 16 << 10,      // of one request; more is answered 431
-  HEADERS_ABUSE = 256 << 10,   // decoded bytes of one request: beyond it is an HPACK bomb and ends the tunnel
-  AUTHORITY_MAX = 259,         // a DNS name (253) and ":65535"
-  CERTIFICATE_MAX = 16 << 10,  // DER of a peer's leaf; has to fit into a packet to the agent
-  BAGGAGE_MAX = 8 << 10,       // of an answer; peers refuse requests whose headers are larger than 16 KiB
-  CONTINUATIONS_MAX = 8,       // a 16 KiB header block needs one
+  HEADERS_MAX = 16 << 10,     // of one request; more is answered 431
+  HEADERS_ABUSE = 256 << 10,  // decoded bytes of one request: beyond it is an HPACK bomb and ends the tunnel
+  AUTHORITY_MAX = 259,        // a DNS name (253) and ":65535"
+  CERTIFICATE_MAX = 16 << 10, // DER of a peer's leaf; has to fit into a packet to the agent
+  BAGGAGE_MAX = 8 << 10,      // of an answer; peers refuse requests whose headers are larger than 16 KiB
+  CONTINUATIONS_MAX = 8,      // a 16 KiB header block needs one
   // Frames that make us work and carry nothing (SETTINGS, PING, PRIORITY, empty DATA, unknown types).
   IDLE_FRAMES_BURST = 400,
   IDLE_FRAMES_PER_S = 50,
@@ -39,24 +39,24 @@ enum {
   RESETS_PER_S = 500,
   OUTBOUND_ACKS = 100, // replies to SETTINGS and PING that wait for a peer that does not read
 
-  STREAMS_UNTIL_SETTINGS = 1,    // opened before the peer's SETTINGS say how many it grants: nobody grants less
-  STREAMS_PER_TUNNEL = 1000,     // even if the peer grants more: one lost tunnel should not take everything with it
-  TUNNELS_PER_TARGET = 32,       // elephants ride alone until there are so many
-  REJOINS_MAX = 2,               // a stream the peer provably did not look at may ask the same choice again so often
-  INBOUND_IDLE_FACTOR = 10,      // times tunnel_idle_s: a peer keeps its tunnels warm as long as it likes, within reason
+  STREAMS_UNTIL_SETTINGS = 1, // opened before the peer's SETTINGS say how many it grants: nobody grants less
+  STREAMS_PER_TUNNEL = 1000,  // even if the peer grants more: one lost tunnel should not take everything with it
+  TUNNELS_PER_TARGET = 32,    // elephants ride alone until there are so many
+  REJOINS_MAX = 2,            // a stream the peer provably did not look at may ask the same choice again so often
+  INBOUND_IDLE_FACTOR = 10,   // times tunnel_idle_s: a peer keeps its tunnels warm as long as it likes, within reason
   HANDSHAKES_PER_LISTENER = 1024, // tunnels that have not shown a certificate yet
-  QUESTIONS_MAX = 16384,         // unanswered, per worker; more is refused at once: the agent is far behind
+  QUESTIONS_MAX = 16384,          // unanswered, per worker; more is refused at once: the agent is far behind
   // Endings not yet taken by an agent, with those that open connections will cause. 320 bytes each.
   BACKLOG_MAX = 65536,
   NOTICES_MAX = 1 << 20, // bytes of DIAL_FAILED and inventory waiting for an agent that does not read
   TEXT_MAX = 256,        // diagnostic text of a record
 
-  EVENTS = 128,            // epoll events a batch
-  ACCEPTS_PER_EVENT = 32,  // then others get their turn (and other workers their share)
-  STASH_SURPLUS = 4,       // times stash_want sockets are kept; the agent miscounts if it sends more
-  STASH_MAX = 4096,        // ... and never more than this
-  ACCEPT_PAUSE_MS = 100,   // after descriptors ran out altogether
-  TICK_MS = 1000,          // certificates' expiry and what else has no event
+  EVENTS = 128,           // epoll events a batch
+  ACCEPTS_PER_EVENT = 32, // then others get their turn (and other workers their share)
+  STASH_SURPLUS = 4,      // times stash_want sockets are kept; the agent miscounts if it sends more
+  STASH_MAX = 4096,       // ... and never more than this
+  ACCEPT_PAUSE_MS = 100,  // after descriptors ran out altogether
+  TICK_MS = 1000,         // certificates' expiry and what else has no event
   WORKERS_MAX = 64,
 };
 
