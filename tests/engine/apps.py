@@ -211,9 +211,9 @@ class App:
             thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
             with self._changed:
                 self._open.add(sock)
+                self.peers.append(peer[:2])
                 thread.start()
                 self._threads.append(thread)
-                self.peers.append(peer[:2])
                 self._changed.notify_all()
 
     def _serve(self, sock: socket.socket) -> None:

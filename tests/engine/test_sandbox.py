@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from . import apps, harness, process, ptrace, verdicts
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(process.sanitized(), reason="a sanitizer needs what the sandbox takes: these builds have none"),
+]
 
 NOBODY = 65534
 FORBIDDEN_BY = {-errno.EPERM, -errno.EACCES, -errno.ENOSYS}
@@ -22,7 +26,7 @@ FORBIDDEN = {
     "open": 2,
     "openat": 257,
     "socket": 41,
-    "bind to a new socket's peer: socketpair": 53,
+    "socketpair": 53,
     "fork": 57,
     "vfork": 58,
     "execve": 59,
@@ -103,6 +107,8 @@ def test_a_system_call_it_does_not_need_is_forbidden(engine: process.Engine, nam
         result = ptrace.call(engine.pid, FORBIDDEN[name])
     except ptrace.Killed:
         return
+    if result > 0 and name in ("fork", "vfork"):
+        os.kill(result, signal.SIGKILL)  # it exists, which it should not
     assert result in FORBIDDEN_BY, f"{name} was let through: {result}"
 
 

@@ -51,23 +51,12 @@ REMOVALS: dict[str, Removal] = {
     "the routes of the client": lambda mesh: kernel.delete_routes(mesh, CLIENT),
     "the engines": kill_engines,
 }
-# Known gaps, strictly: a test that passes where it is said to fail is a failure.
-OPEN_UNTIL_MENDED = {"the routes of the client": "a pod with CAP_NET_ADMIN may delete its own netns' rule"}
-OPEN_WITHOUT_AGENT = {
-    "every pinned hook": "without an agent nobody but the pin holds the link",
-    "every pinned lookup": "without an agent nobody but the pin holds the link",
-}
 # Who is root on the node can switch the mesh off; with an agent alive that lasts for seconds. See docs/security.md.
 SWITCHES: dict[str, Removal] = {
     "the server's socket lookup": lambda mesh: kernel.detach(mesh, "node2", f"lookup/{kernel.cookie(mesh, SERVER)}"),
     "the connect hook": lambda mesh: kernel.detach(mesh, "node1", "links/connect4"),
     "the client's entry in pods": lambda mesh: kernel.delete_pod(mesh, CLIENT),
 }
-
-
-def _known(gaps: dict[str, str]) -> list[object]:
-    marks = {name: pytest.mark.xfail(reason=reason, strict=True) for name, reason in gaps.items()}
-    return [pytest.param(name, marks=marks[name]) if name in marks else name for name in REMOVALS]
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +100,7 @@ def all_is_well(mesh: Mesh) -> bool:
     return not mesh.puppet("shop/client").ask(mesh.vip("shop/web"), timeout=3).error
 
 
-@pytest.mark.parametrize("name", _known(OPEN_UNTIL_MENDED))
+@pytest.mark.parametrize("name", list(REMOVALS))
 def test_without_it_nothing_gets_through_and_a_living_agent_mends_it(mesh: Mesh, name: str) -> None:
     REMOVALS[name](mesh)
     nothing_gets_through(mesh)
@@ -121,7 +110,7 @@ def test_without_it_nothing_gets_through_and_a_living_agent_mends_it(mesh: Mesh,
     nothing_gets_through(mesh)
 
 
-@pytest.mark.parametrize("name", _known(OPEN_UNTIL_MENDED | OPEN_WITHOUT_AGENT))
+@pytest.mark.parametrize("name", list(REMOVALS))
 def test_without_it_and_without_an_agent_nothing_gets_through(mesh: Mesh, name: str) -> None:
     with mesh.without_agent(*NODES):
         REMOVALS[name](mesh)
