@@ -231,10 +231,11 @@ def test_a_refused_request_gets_the_status_of_the_answer(far: harness.Node, ca: 
 
 def test_a_refused_peer_is_not_asked_for_its_requests(far: harness.Node, ca: pki.Authority) -> None:
     far.agent.handlers[abi.Type.TUNNEL] = lambda _: verdicts.Refuse()
-    with h2peer.dial(far.tunnel(), ca.svid()) as client:
-        client.open("10.0.0.9:80")
+    with contextlib.suppress(OSError), h2peer.dial(far.tunnel(), ca.svid()) as client:
+        client.open("10.0.0.9:80")  # fails where the engine was quicker
         while client.pump():
             pass
+    assert far.agent.await_questions(abi.Type.TUNNEL)
     assert far.agent.asked(abi.Type.REQUEST) == []
 
 
