@@ -64,6 +64,7 @@ class Enrolment:
         self._captured: dict[str, Captured] = {}  # by workload key
         self._leaving: set[int] = set()  # cookies with connections that may still be open
         self._inherited: dict[int, dict[Role, socket.socket]] = {}  # an earlier agent's listeners, by cookie
+        self._alone = asyncio.Lock()  # a change and a tick must not let go of the same pod
         self._issued = asyncio.Event()  # some certificate came
         self.failures: dict[str, str] = {}  # by workload key: why it is not captured
 
@@ -81,6 +82,10 @@ class Enrolment:
 
     async def moved(self) -> bool:
         """Is a captured pod in another network namespace now (its sandbox was made anew)? Then it is let go."""
+        async with self._alone:
+            return await self._let_go_of_moved()
+
+    async def _let_go_of_moved(self) -> bool:
         found = False
         for key, captured in list(self._captured.items()):
             inode = await self._in_order(functools.partial(self._netns_of, captured.workload.uid))
@@ -102,6 +107,10 @@ class Enrolment:
 
     async def converge(self, world: World) -> None:
         """Make this node's capture what the World says. What fails is kept in `failures`, not raised."""
+        async with self._alone:
+            await self._converge(world)
+
+    async def _converge(self, world: World) -> None:
         wanted = {w.key: w for w in world.workloads_on(self._node) if w.enrolled and not w.host_network and w.addresses}
         self._store.want(frozenset(w.identity(world.mesh.trust_domain) for w in wanted.values()))
         for key, captured in list(self._captured.items()):

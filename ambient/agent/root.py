@@ -211,7 +211,12 @@ class Agent:
             self.proxy.revise(self.proxy.decisions.touched(changes.touched()))
             await self.enrolment.converge(world)
             self._listen()
-            await self.engine.barrier()
+            try:
+                await self.engine.barrier()
+            except TimeoutError:  # not converged: what was sent waits in its socket, and is asked after again
+                log.error("engine %d does not answer: is it stopped?", self.engine.pid)  # noqa: TRY400 - as above
+                self._changed.set()
+                continue
             async with self.converged:
                 self.revision = world.revision
                 self.converged.notify_all()
@@ -238,7 +243,11 @@ class Agent:
                 log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
             if await self.enrolment.moved() or self.enrolment.failures:
                 self._changed.set()
-            rows = await self.engine.inventory(answers=True)
+            try:
+                rows = await self.engine.inventory(answers=True)
+            except TimeoutError:
+                log.error("engine %d does not answer: is it stopped?", self.engine.pid)  # noqa: TRY400 - as above
+                continue
             alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
             self.proxy.decisions.keep_only(alive)
 

@@ -66,7 +66,6 @@ class Engine:
         """
         self.pid = 0
         self.start_at = 0
-        self.restarts = -1  # the first start is not one
         self._run_dir, self._threads, self._cgroup = run_dir, threads, cgroup
         self._settings, self._stash, self._make_sockets = settings, stash, make_sockets
         self._on_message, self._on_idle, self._on_started = on_message, on_idle, on_started
@@ -128,15 +127,12 @@ class Engine:
             await process.start(self._run_dir, self._threads, self._cgroup)
             if not await self._connect():
                 raise process.EngineFailed(f"the engine just started in {self._run_dir} does not answer")
-            self.restarts += 1
             log.info("engine %d started", self.pid)
             await self._on_started()
         else:
             log.info("engine %d was running: attached", self.pid)
         self._replay()
         rows = await self.inventory(answers=True, conns=True, listeners=True) if found else Rows()
-        if self.restarts < 0:
-            self.restarts = 0
         return rows
 
     async def run(self) -> None:
