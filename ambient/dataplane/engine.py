@@ -132,8 +132,7 @@ class Engine:
         else:
             log.info("engine %d was running: attached", self.pid)
         self._replay()
-        rows = await self.inventory(answers=True, conns=True, listeners=True) if found else Rows()
-        return rows
+        return await self.inventory(answers=True, conns=True, listeners=True) if found else Rows()
 
     async def run(self) -> None:
         """Keep an engine; never returns. Raises Superseded when another agent took it over."""
