@@ -50,6 +50,9 @@ enum {
   BACKLOG_MAX = 65536,
   NOTICES_MAX = 1 << 20, // bytes of DIAL_FAILED and inventory waiting for an agent that does not read
   TEXT_MAX = 256,        // diagnostic text of a record
+  // Records wait this long for company: nobody is in a hurry for them, and a packet costs the agent as much as a
+  // record.
+  RECORDS_WAIT_MS = 20,
 
   EVENTS = 128,           // epoll events a batch
   ACCEPTS_PER_EVENT = 32, // then others get their turn (and other workers their share)

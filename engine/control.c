@@ -21,12 +21,14 @@ union rights {
 static void on_door(struct source *, uint32_t);
 static void on_agent(struct source *, uint32_t);
 static void flush(struct later *);
+static void on_records(struct timer *);
 
 void control_open(struct worker *w, int listening_socket) {
   struct control *c = &w->control;
   c->door = (struct source){.fd = listening_socket, .ready = on_door};
   c->agent = (struct source){.fd = -1, .ready = on_agent};
   c->flush.run = flush;
+  c->records.fire = on_records;
   if (listening_socket >= 0) loop_watch(&w->loop, &c->door, EPOLLIN);
 }
 
@@ -39,6 +41,7 @@ static void parcel_drop(struct control *c, struct parcel *p) {
 
 void control_close(struct worker *w) {
   loop_forget(&w->loop, &w->control.flush);
+  loop_disarm(&w->control.records);
   report_drop_endings(w);
   loop_close_source(&w->control.door);
 }
@@ -173,6 +176,13 @@ void control_flush_soon(struct worker *w) {
   if (w->control.agent.fd >= 0) loop_soon(&w->loop, &w->control.flush);
 }
 
+void control_flush_later(struct worker *w) {
+  struct control *c = &w->control;
+  if (c->agent.fd >= 0 && !c->records.next) loop_arm(&w->loop, TIMER_RECORDS, &c->records, RECORDS_WAIT_MS);
+}
+
+static void on_records(struct timer *timer) { control_flush_soon(container_of(timer, struct worker, control.records)); }
+
 // What of each kind went into a packet; taken out of the lists only when the packet was sent.
 struct load {
   size_t size;
@@ -218,6 +228,7 @@ static void commit(struct worker *w, const struct load *load) {
 static void flush(struct later *later) {
   struct worker *w = container_of(later, struct worker, control.flush);
   struct control *c = &w->control;
+  loop_disarm(&c->records); // they go along with whatever goes now
   while (c->agent.fd >= 0 && c->writable) {
     struct load load = {0};
     union rights rights;

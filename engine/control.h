@@ -40,6 +40,7 @@ struct control {
   struct source door;  // where agents attach
   struct source agent; // the newest one; fd -1: none
   struct later flush;
+  struct timer records; // when records that wait for company go without it
   bool writable;
   bool unread;       // packets were left in the socket
   bool acknowledges; // AMB_ACKNOWLEDGES of the settings of this attachment; assumed until they come
@@ -68,6 +69,7 @@ void control_open(struct worker *, int listening_socket);
 void control_close(struct worker *);
 void control_detach(struct worker *, const char *why); // NULL: it left by itself
 void control_flush_soon(struct worker *);
+void control_flush_later(struct worker *); // within RECORDS_WAIT_MS
 void control_receive(struct worker *, uint8_t *packet, size_t size, int *fds, unsigned fd_count, bool fds_cut);
 
 // Handles one message of the agent. NULL, or what makes no sense about it: then the attachment ends.

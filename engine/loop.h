@@ -25,6 +25,7 @@ enum timer_class {
   TIMER_IDLE,
   TIMER_INBOUND_IDLE,
   TIMER_PAUSE,
+  TIMER_RECORDS,
   TIMER_CLASSES
 };
 

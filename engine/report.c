@@ -129,7 +129,7 @@ void report_ended(struct worker *w, const struct amb_conn *record, struct answer
   if (answer) answer_hold(answer);
   DL_APPEND(c->endings, e);
   c->endings_count++;
-  control_flush_soon(w);
+  control_flush_later(w);
 }
 
 void report_stillborn(struct worker *w, struct amb_conn *record, struct answer *answer, const char *text) {
