@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 from ambient.dataplane import abi, parties, wire
@@ -25,23 +26,31 @@ _REFUSALS = frozenset(
 )
 
 
+_CONN = struct.Struct("@8Q 16sI4x 16sI4x 16sI4x 8x 16s2I8x")  # abi.Conn at once: field by field costs 5 us more
+_NO_TRACE = bytes(16)
+_REASONS = {int(reason): reason.name.lower() for reason in abi.Reason}
+
+
 def ending(conn: abi.Conn, text: str, engine: str) -> Ending:
     """`engine`: tells this engine's connection numbers from another's."""
-    reason = abi.Reason(conn.reason)
+    (
+        number, _, _, start_at, duration_ns, setup_ns, sent, received,
+        source, source_port, to, to_port, dialled, dialled_port, trace, reason, error,
+    ) = _CONN.unpack_from(conn)  # fmt: skip
     return Ending(
-        connection=f"{engine}-{conn.id:x}",
-        source=wire.show_addr(conn.from_),
-        destination=wire.show_addr(conn.to),
-        dialled=wire.show_addr(conn.dialled),
-        started_ns=conn.start_at,
-        duration_ns=conn.duration_ns,
-        setup_ns=conn.setup_ns,
-        sent=conn.sent,
-        received=conn.received,
-        reason=reason.name.lower(),
-        error=conn.error,
+        connection=f"{engine}-{number:x}",
+        source=wire.show_packed(source, source_port),
+        destination=wire.show_packed(to, to_port),
+        dialled=wire.show_packed(dialled, dialled_port),
+        started_ns=start_at,
+        duration_ns=duration_ns,
+        setup_ns=setup_ns,
+        sent=sent,
+        received=received,
+        reason=_REASONS[reason],
+        error=error,
         text=text,
-        trace=bytes(conn.trace).hex() if any(conn.trace) else "",
+        trace=trace.hex() if trace != _NO_TRACE else "",
     )
 
 

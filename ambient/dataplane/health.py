@@ -18,6 +18,11 @@ class Health:
         self._pause: dict[Key, float] = {}
         self._now = 0.0
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing failed lately, so there is nothing to be told of what worked."""
+        return not self._pause and not self._until
+
     def __contains__(self, endpoint: object) -> bool:
         """An endpoint is avoided for its own port, and for its tunnel port if that is what failed."""
         return any(self._until.get(key, 0.0) > self._now for key in _keys(endpoint))

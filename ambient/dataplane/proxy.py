@@ -119,6 +119,8 @@ class Proxy:
 
     def on_message(self, link: Link, message: Message) -> None:
         match message.body:
+            case abi.Conn() as conn:
+                self._ended(link, conn, message.tail[: conn.text_len].decode(errors="replace"))
             case abi.Accepted() as accepted:
                 self._accepted(link, accepted)
             case abi.TunnelQuestion() as tunnel:
@@ -127,8 +129,6 @@ class Proxy:
                 self._request(link, request, message.tail)
             case abi.DialFailed() as failed:
                 self._dial_failed(failed)
-            case abi.Conn() as conn:
-                self._ended(link, conn, message.tail[: conn.text_len].decode(errors="replace"))
             case abi.PodRef() as pod:
                 if self._engine is not None:
                     self._engine.restock(link, pod.pod, pod.want)
@@ -201,7 +201,7 @@ class Proxy:
 
     def _ended(self, link: Link, conn: abi.Conn, text: str) -> None:
         decision = self.decisions.get(conn.answer)
-        if conn.setup_ns and conn.dialled.port:
+        if conn.setup_ns and conn.dialled.port and not self._health.quiet:
             self._health.worked(*wire.read_addr(conn.dialled))
         note = self.decisions.take_note(conn.answer)
         flow = endings.flow_of(conn, decision.flow if decision else None, note, self.world, self._pods)

@@ -111,9 +111,9 @@ def show(ip: IPAddress, port: int) -> str:
     return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
-def show_addr(raw: abi.Addr) -> str:
-    """Like show(); empty for an address that is not there."""
-    return f"{_host(bytes(raw.ip))}:{raw.port}" if raw.port else ""
+def show_packed(packed: bytes, port: int) -> str:
+    """Like show(), of an address as messages have it; empty for one that is not there."""
+    return f"{_host(packed)}:{port}" if port else ""
 
 
 @functools.lru_cache(4096)  # the same few hosts speak all day, and every record names three of them

@@ -1,7 +1,8 @@
 """One JSON line per record on a stream, without ever making the data path wait for whoever reads it.
 
-A record is written at once where the stream takes it, so that a killed agent loses none it knew of. Otherwise it waits
-in a bounded backlog; beyond that it is dropped, counted, and the journal says so itself when the reader is back.
+Records of one turn of the event loop leave together at its end, before the engine is told that they were seen: a killed
+agent loses none. What the stream does not take waits in a bounded backlog; beyond that it is dropped, counted, and the
+journal says so itself when the reader is back.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import collections
 import json
 import os
 import select
-from collections.abc import Mapping
+import stat
 from typing import IO
 
 BACKLOG_MAX = 8 * 1024 * 1024  # bytes kept for a reader that stalls: some 10,000 records
 WRITE_MAX = select.PIPE_BUF  # a pipe takes this much whole, or not at all: lines of several writers do not mix
+FILE_WRITE_MAX = 64 * 1024  # a file takes anything
 
 
 class Journal:
@@ -28,21 +30,32 @@ class Journal:
         self._backlog: collections.deque[bytes] = collections.deque()
         self._waiting = 0  # bytes in the backlog
         self._backlog_max = backlog_max
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that watches the stream
+        self._flush_due = False
+        self._write_max = FILE_WRITE_MAX if stat.S_ISREG(os.fstat(fd).st_mode) else WRITE_MAX
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
-    def write(self, record: Mapping[str, object]) -> None:
-        """Never blocks and never raises for the stream's sake."""
-        line = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    def write(self, line: bytes) -> None:
+        """A record, newline included; it leaves at the end of this turn of the loop, at once where none runs.
+
+        Never blocks and never raises for the stream's sake.
+        """
         if self._waiting + len(line) > self._backlog_max:
             self._lose(1)
             return
         self._push(line)
-        self.flush()
+        if self._flush_due:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+            self._flush_due = True
+        except RuntimeError:  # no loop
+            self.flush()
 
     def flush(self) -> None:
         """Write what the stream takes now; the rest when the event loop sees it writable."""
+        self._flush_due = False
         while self._backlog and self._writable():
             chunk = self._chunk()
             try:
@@ -78,7 +91,7 @@ class Journal:
         """As many whole lines as one atomic write holds, at least one."""
         lines = [self._pop()]
         size = len(lines[0])
-        while self._backlog and size + len(self._backlog[0]) <= WRITE_MAX:
+        while self._backlog and size + len(self._backlog[0]) <= self._write_max:
             lines.append(self._pop())
             size += len(lines[-1])
         return b"".join(lines)

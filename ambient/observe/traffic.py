@@ -8,13 +8,13 @@ gets smaller, whatever the open connections' figures do meanwhile.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ambient.observe import flags
+from ambient.observe.perflow import PerFlow
 from ambient.observe.records import Ending, Flow, Party
 
 IDLE_S = 6 * 3600.0
@@ -75,16 +75,17 @@ class _Totals:
 class Traffic:
     def __init__(self, *, sets_max: int = SETS_MAX, idle_s: float = IDLE_S) -> None:
         self._sets: dict[Labels, _Totals] = {}
+        self._labels: PerFlow[dict[str, Labels]] = PerFlow(lambda _: {})  # by response flag
         self._sets_max, self._idle_s = sets_max, idle_s
 
     def ended(self, flow: Flow, ending: Ending, now: float) -> None:
         """`now`: any monotonic clock, in seconds."""
         flag = flags.of(flow.verdict, flow.reason, ending.reason, ending.error)
-        running = self._totals(labels(flow, _while_open(flow, flag)), now)
+        running = self._totals(self._labels_of(flow, _while_open(flow, flag)), now)
         running.ended[_OPENED] += 1
         running.ended[_SENT] += ending.received  # Istio counts from the server's point of view
         running.ended[_RECEIVED] += ending.sent
-        closed = self._totals(labels(flow, flag), now)
+        closed = self._totals(self._labels_of(flow, flag), now)
         closed.ended[_CLOSED] += 1
         if flag != flags.NONE:
             closed.ended[_FAILED] += 1
@@ -94,7 +95,7 @@ class Traffic:
         moving: dict[Labels, list[int]] = {}
         open_now = {"source": 0, "destination": 0}
         for row in live:
-            key = labels(row.flow, _while_open(row.flow, flags.NONE))
+            key = self._labels_of(row.flow, _while_open(row.flow, flags.NONE))
             self._totals(key, now)
             figures = moving.setdefault(key if key in self._sets else _overflow(key), [0] * len(_NAMES))
             figures[_OPENED] += row.connections
@@ -116,6 +117,13 @@ class Traffic:
             gauge.add_metric([reporter], count)
         yield gauge
 
+    def _labels_of(self, flow: Flow, flag: str) -> Labels:
+        by_flag = self._labels.of(flow)
+        found = by_flag.get(flag)
+        if found is None:
+            found = by_flag[flag] = labels(flow, flag)
+        return found
+
     def _totals(self, key: Labels, now: float) -> _Totals:
         found = self._sets.get(key)
         if found is None:
@@ -135,7 +143,6 @@ def _while_open(flow: Flow, flag: str) -> str:
     return flags.NONE if flow.verdict == "allow" else flag
 
 
-@functools.lru_cache(maxsize=8192)
 def labels(flow: Flow, flag: str) -> Labels:
     """The values of LABELS, in their order."""
     name, _, rest = flow.service.partition(".")

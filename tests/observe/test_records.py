@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ambient.model.mesh import Identity, Locality, Workload, address
 from ambient.observe import flags, label
-from ambient.observe.records import Ending, Flow, Party, record
+from ambient.observe.records import Ending, Flow, Form, Party, record
 
 CLIENT = Party(
     workload="client-7d9f-x", namespace="shop", service_account="client", principal="cluster.local/ns/shop/sa/client",
@@ -88,6 +88,14 @@ flows = st.builds(
     verdict=st.sampled_from(["allow", "deny"]), rule=texts, reason=texts,
     path=st.sampled_from(["tunnel", "plaintext", "direct"]), security=st.sampled_from(["mutual_tls", "unknown"]),
 )  # fmt: skip
+
+
+@given(flows, texts, st.integers(0, 2**63), st.integers(0, 2**40))
+def test_a_filled_form_is_the_record_in_json(flow: Flow, text: str, moment: int, duration: int) -> None:
+    ending = ENDING._replace(text=text, started_ns=moment, duration_ns=duration, setup_ns=duration // 2)
+    line = Form(flow).fill(ending)
+    assert line.endswith(b"}\n")
+    assert json.loads(line, object_pairs_hook=list) == list(record(flow, ending).items())
 
 
 @given(flows)

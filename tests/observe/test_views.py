@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from ambient.model.mesh import Action, AuthorizationPolicy, MtlsMode, PeerAuthentication
 from ambient.observe import views
@@ -64,7 +63,7 @@ def test_connections_come_oldest_first_with_both_ends() -> None:
         rule="outside",
     )
     young = Ending(connection="2", started_ns=2_000_000_000, source="10.0.0.2:1", dialled="10.0.0.3:8080", sent=5)
-    rows = views.connections([(flow, young), (flow, replace(young, connection="1", started_ns=1, dialled=""))])
+    rows = views.connections([(flow, young), (flow, young._replace(connection="1", started_ns=1, dialled=""))])
     assert [row["connection"] for row in rows] == ["1", "2"]
     assert [row["destination_address"] for row in rows] == ["192.0.2.9", "10.0.0.3:8080"]
     assert rows[1]["source"] == "shop/client"
