@@ -1,16 +1,17 @@
 """Network namespaces: open a pod's, name it by its cookie, run a function inside it.
 
-The cookie is the kernel's own 64-bit name of a namespace, unique until the machine restarts. Only a thread of its own
+The cookie is the kernel's own 64-bit name of a namespace, unique until the machine restarts. Only one thread of its own
 ever changes namespace: the calling thread, and so the process, never leaves its own.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import socket
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -75,23 +76,32 @@ def by_inode(inode: int) -> PodNetns | None:
 
 
 def run(fd: int, function: Callable[[], T]) -> T:
-    """Call function() in that namespace, on a thread that ends afterwards; its exception is raised here."""
-    results: list[T] = []
-    failures: list[BaseException] = []
+    """Call function() in that namespace, on the one thread that goes places; its exception is raised here.
 
-    def inside() -> None:
+    Not for a function that calls run() itself: it would wait for its own thread.
+    """
+    return _thread().submit(_inside, fd, function).result()
+
+
+def _inside(fd: int, function: Callable[[], T]) -> T:
+    """Comes home afterwards: a thread that stayed would keep a deleted pod's namespace alive."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(fd)
         try:
-            _enter(fd)
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
-            failures.append(error)
+            return function()
+        finally:
+            _enter(home)
+    except CaptureError:
+        _thread.cache_clear()  # it may not have come home: the next call gets another thread
+        raise
+    finally:
+        os.close(home)
 
-    thread = threading.Thread(target=inside, name="in-netns")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "in-netns")
 
 
 def has_ipv6() -> bool:
