@@ -22,6 +22,7 @@ from ambient.dataplane.wire import Message
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT = 5.0  # seconds; an engine greets at once
+BUSY_S = 0.1  # a worker that asks for a pod's sockets again so soon gets as many as one message holds
 INVENTORY_TIMEOUT = 10.0  # seconds; an engine answers within milliseconds, unless it is stopped
 
 
@@ -35,6 +36,7 @@ class PodState:
     family: socket.AddressFamily
     context: int
     listeners: Mapping[abi.Role, socket.socket]
+    restocked: dict[int, float] = field(default_factory=dict)  # by worker: when, by the loop's clock
 
 
 @dataclass(slots=True)
@@ -114,6 +116,12 @@ class Engine:
 
     def restock(self, link: Link, cookie: int, want: int) -> None:
         """Answer STASH_LOW of one worker."""
+        if (pod := self._pods.get(cookie)) is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now - pod.restocked.get(link.worker, -BUSY_S) < BUSY_S:
+            want = max(want, abi.FDS_MAX)
+        pod.restocked[link.worker] = now
         task = asyncio.get_running_loop().create_task(self._stock(link, cookie, want), name=f"stash of pod {cookie}")
         self._stocking.add(task)
         task.add_done_callback(self._stocked)
