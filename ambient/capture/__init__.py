@@ -1,6 +1,6 @@
 """The kernel edge: which of a node's traffic comes to the engine, by eBPF and one rule per pod. See capture.py.
 
-The only user of libbpf and pyroute2.
+The only user of libbpf and of rtnetlink.
 """
 
 from ambient.capture.abi import Role

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pyroute2 import IPRoute
-
-from ambient.model.mesh import IPAddress, address
+from ambient.capture import routing
+from ambient.capture.rtnetlink import Rtnetlink
+from ambient.model.mesh import IPAddress
 
 
 def addresses() -> frozenset[IPAddress]:
     """Every address of every interface, gateways of pod networks included: where kubelet's probes come from."""
-    with IPRoute() as netlink:
-        found = [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in netlink.get_addr()]
-    return frozenset(address(text) for text in found if text)
+    with Rtnetlink() as kernel:
+        return routing.addresses_here(kernel)

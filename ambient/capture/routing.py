@@ -10,25 +10,26 @@ Works in the calling thread's namespace (netns.run). Touches nothing that is not
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from ambient.capture import abi, netns
 from ambient.capture.errors import CaptureError
-from ambient.model.mesh import IPAddress
+from ambient.capture.rtnetlink import ROUTE, RULE, Entry, Flag, Kind, Rtnetlink
+from ambient.model.mesh import IPAddress, address
 
 TABLE = 15008
 PRIORITY = 1508  # after `local` (0), before anything that routes by address; ours only looks at our mark
 _LOOKUP, _PROHIBIT = 1, 8  # FR_ACT_TO_TBL, FR_ACT_PROHIBIT
 _LO = 1
-_LOCAL, _HOST = 2, 254  # RTN_LOCAL, RT_SCOPE_HOST
+_STATIC, _LOCAL = 4, 2  # RTPROT_STATIC, RTN_LOCAL
+_SCOPES = {socket.AF_INET: 254, socket.AF_INET6: 0}  # RT_SCOPE_HOST; IPv6 has none
 _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+# Attributes: FRA_*, RTA_*, IFA_*
+_RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK = 6, 10, 15, 16
+_ROUTE_DEVICE, _ROUTE_SOURCE, _ROUTE_TABLE = 4, 7, 15
+_ADDRESS, _ADDRESS_LOCAL = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,17 @@ class _Rule:
     action: int
     table: int
 
-    def request(self, family: int) -> dict[str, Any]:
-        mark = {"fwmark": abi.MARK, "fwmask": abi.MARK_MASK}
-        target: dict[str, Any] = {"table": self.table} if self.table else {"action": self.action}
-        return {"family": family, "priority": self.priority, **mark, **target}
+    def header(self, family: int) -> bytes:
+        return RULE.pack(family, 0, 0, 0, 0, 0, 0, self.action, 0)
 
-    def is_it(self, rule: Any) -> bool:
-        found = (_attribute(rule, name) or 0 for name in ("FRA_PRIORITY", "FRA_FWMARK", "FRA_FWMASK", "FRA_TABLE"))
-        return (rule["action"], *found) == (self.action, self.priority, abi.MARK, abi.MARK_MASK, self.table)
+    @property
+    def attributes(self) -> dict[int, int | bytes]:
+        mark: dict[int, int | bytes] = {_RULE_MARK: abi.MARK, _RULE_MASK: abi.MARK_MASK}
+        return {_RULE_PRIORITY: self.priority, **mark, **({_RULE_TABLE: self.table} if self.table else {})}
+
+    def is_it(self, rule: Entry) -> bool:
+        found = (rule.number(each) or 0 for each in (_RULE_PRIORITY, _RULE_MARK, _RULE_MASK, _RULE_TABLE))
+        return (_action(rule), *found) == (self.action, self.priority, abi.MARK, abi.MARK_MASK, self.table)
 
 
 _RULES = (_Rule("rule", PRIORITY, _LOOKUP, TABLE), _Rule("prohibiting rule", PRIORITY + 1, _PROHIBIT, 0))
@@ -55,27 +59,28 @@ _RULES = (_Rule("rule", PRIORITY, _LOOKUP, TABLE), _Rule("prohibiting rule", PRI
 
 def ensure(addresses: Iterable[IPAddress]) -> list[str]:
     """Make rule and table right; says what was not. The routes' source is the pod's first address of each family."""
-    sources = {socket.AF_INET6 if ip.version == 6 else socket.AF_INET: str(ip) for ip in reversed(tuple(addresses))}
+    sources = {socket.AF_INET6 if ip.version == 6 else socket.AF_INET: ip for ip in reversed(tuple(addresses))}
     changed = []
-    with IPRoute() as routes:
+    with Rtnetlink() as kernel:
         for family, name in _FAMILIES.items():
             if family == socket.AF_INET6 and not netns.has_ipv6():
                 continue  # nothing can leave by it
             source = sources.get(family)
-            if source and source not in _present(routes, family):
+            # Asked for, because the kernel takes any source for a local route once our table makes every address local.
+            if source and source not in addresses_here(kernel, family):
                 raise CaptureError(
                     f"the pod's network namespace does not have the address {source}: is it the right one?"
                 )
             try:
-                if not _has_route(routes, family, source):
-                    routes.route("replace", **_route(family, source))
+                if not any(_is_route(route, source) for route in _routes(kernel, family)):
+                    kernel.change(Kind.NEW_ROUTE, Flag.CREATE | Flag.REPLACE, _header(family), _attributes(source))
                     changed.append(f"{name} route")
-                there = list(routes.get_rules(family=family))
+                there = kernel.dump(Kind.GET_RULES, family)
                 for ours in _RULES:
                     if not any(map(ours.is_it, there)):
-                        routes.rule("add", **ours.request(family))
+                        kernel.change(Kind.NEW_RULE, Flag.CREATE | Flag.EXCLUSIVE, ours.header(family), ours.attributes)
                         changed.append(f"{name} {ours.name}")
-            except NetlinkError as error:
+            except OSError as error:
                 raise CaptureError(
                     f"cannot add the {name} rules and route for marked connections (source {source}): {error};"
                     " is lo up in the pod?"
@@ -85,64 +90,63 @@ def ensure(addresses: Iterable[IPAddress]) -> list[str]:
 
 def remove() -> None:
     """Take rules and table away again; what is already gone is fine."""
-    with IPRoute() as routes:
+    with Rtnetlink() as kernel:
         for family in _FAMILIES:
             if family == socket.AF_INET6 and not netns.has_ipv6():
                 continue
-            there = list(routes.get_rules(family=family))
+            there = kernel.dump(Kind.GET_RULES, family)
             for ours in _RULES:
                 for _ in filter(ours.is_it, there):
-                    routes.rule("del", **ours.request(family))
-            for route in list(routes.get_routes(family=family, table=TABLE)):
-                routes.route("del", **_route(family, _attribute(route, "RTA_PREFSRC")))
+                    kernel.change(Kind.DELETE_RULE, Flag(0), ours.header(family), ours.attributes)
+            for route in _routes(kernel, family):
+                source = route.attributes.get(_ROUTE_SOURCE)
+                kernel.change(
+                    Kind.DELETE_ROUTE, Flag(0), _header(family), _attributes(address(source) if source else None)
+                )
 
 
 def foreign_rules() -> list[str]:
     """Rules of others that look at our mark's bits or use our table: they would fight with ours."""
     found = []
-    with IPRoute() as routes:
+    with Rtnetlink() as kernel:
         for family, name in _FAMILIES.items():
-            for rule in list(routes.get_rules(family=family)):
-                mark, table = _attribute(rule, "FRA_FWMARK"), _attribute(rule, "FRA_TABLE")
-                mask = _attribute(rule, "FRA_FWMASK") or 0
+            for rule in kernel.dump(Kind.GET_RULES, family):
+                mark, table = rule.number(_RULE_MARK), rule.number(_RULE_TABLE)
+                mask = rule.number(_RULE_MASK) or 0
                 ours = any(each.is_it(rule) for each in _RULES)
                 bits = mask & abi.MARK_MASK
                 catches_ours = mark is not None and bits != 0 and mark & bits == abi.MARK & bits
                 if not ours and (table == TABLE or catches_ours):
-                    priority = _attribute(rule, "FRA_PRIORITY") or 0
-                    found.append(f"{name} rule {priority}: fwmark {mark or 0:#x}/{mask:#x} {_does(rule)}")
+                    does = f"lookup {table}" if table else f"action {_action(rule)}"
+                    priority = rule.number(_RULE_PRIORITY) or 0
+                    found.append(f"{name} rule {priority}: fwmark {mark or 0:#x}/{mask:#x} {does}")
     return found
 
 
-def _present(routes: IPRoute, family: int) -> set[str]:
-    # Asked for, because the kernel takes any source for a local route once our table makes every address look local.
-    found = (
-        _attribute(each, "IFA_LOCAL") or _attribute(each, "IFA_ADDRESS") for each in routes.get_addr(family=family)
-    )
-    return {str(ipaddress.ip_address(text)) for text in found}
+def addresses_here(kernel: Rtnetlink, family: int = socket.AF_UNSPEC) -> frozenset[IPAddress]:
+    """Every address of every interface of the namespace."""
+    entries = kernel.dump(Kind.GET_ADDRESSES, family)
+    found = (entry.attributes.get(_ADDRESS_LOCAL) or entry.attributes.get(_ADDRESS) for entry in entries)
+    return frozenset(address(packed) for packed in found if packed)
 
 
-def _route(family: int, source: str | None) -> dict[str, Any]:
-    route = {"family": family, "type": _LOCAL, "dst": "default", "oif": _LO, "table": TABLE}
-    if family == socket.AF_INET:
-        route["scope"] = _HOST
-    return route | ({"prefsrc": source} if source else {})
+def _routes(kernel: Rtnetlink, family: int) -> list[Entry]:
+    return [route for route in kernel.dump(Kind.GET_ROUTES, family) if route.number(_ROUTE_TABLE) == TABLE]
 
 
-def _has_route(routes: IPRoute, family: int, source: str | None) -> bool:
-    return any(
-        route["type"] == _LOCAL
-        and route["dst_len"] == 0
-        and _attribute(route, "RTA_OIF") == _LO
-        and _attribute(route, "RTA_PREFSRC") == source
-        for route in routes.get_routes(family=family, table=TABLE)
-    )
+def _header(family: int) -> bytes:
+    return ROUTE.pack(family, 0, 0, 0, 0, _STATIC, _SCOPES[socket.AddressFamily(family)], _LOCAL, 0)
 
 
-def _does(rule: Any) -> str:
-    table = _attribute(rule, "FRA_TABLE")
-    return f"lookup {table}" if table else f"action {rule['action']}"
+def _attributes(source: IPAddress | None) -> dict[int, int | bytes]:
+    return {_ROUTE_DEVICE: _LO, _ROUTE_TABLE: TABLE, **({_ROUTE_SOURCE: source.packed} if source else {})}
 
 
-def _attribute(message: Any, name: str) -> Any:
-    return message.get_attr(name)
+def _is_route(route: Entry, source: IPAddress | None) -> bool:
+    _, dst_len, *_, kind, _ = route.fields
+    there = route.number(_ROUTE_DEVICE), route.attributes.get(_ROUTE_SOURCE)
+    return (kind, dst_len, *there) == (_LOCAL, 0, _LO, source.packed if source else None)
+
+
+def _action(rule: Entry) -> int:
+    return rule.fields[7]
