@@ -15,6 +15,8 @@ struct memory {
   struct memory *prev, *next;
 };
 
+static size_t size_of(const struct memory *m) { return sizeof *m + sizeof *m->answer + m->answer->tail_len; }
+
 struct answer *answer_find(struct worker *w, uint64_t id) {
   struct answer *answer;
   HASH_FIND(hh, w->answers, &id, sizeof id, answer);
@@ -62,6 +64,7 @@ void answer_release(struct answer *a) {
 static void forget(struct memory *m) {
   struct answer *a = m->answer;
   HASH_DEL(a->worker->memories, m);
+  a->worker->remembered -= size_of(m);
   DL_DELETE(a->memories, m);
   free(m);
   answer_release(a);
@@ -79,6 +82,8 @@ void answer_remember(struct answer *a, const struct memory_key *key) {
   if (old) forget(old);
   HASH_ADD(hh, w->memories, key, sizeof m->key, m);
   DL_APPEND(a->memories, m);
+  w->remembered += size_of(m);
+  while (w->remembered > REMEMBERED_MAX) forget(w->memories); // uthash keeps them in the order they came in
 }
 
 struct answer *answer_recall(struct worker *w, const struct memory_key *key) {

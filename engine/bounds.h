@@ -46,6 +46,10 @@ enum {
   INBOUND_IDLE_FACTOR = 10,   // times tunnel_idle_s: a peer keeps its tunnels warm as long as it likes, within reason
   HANDSHAKES_PER_LISTENER = 1024, // tunnels that have not shown a certificate yet
   QUESTIONS_MAX = 16384,          // unanswered, per worker; more is refused at once: the agent is far behind
+  // Bytes of remembered answers, per worker; beyond it the oldest is asked again. The agent has up to 20,000 decisions
+  // in
+  // force, of some 2 KiB here; a peer is remembered anew with each of its certificates.
+  REMEMBERED_MAX = 64 << 20,
   // Endings not yet taken by an agent, with those that open connections will cause. 320 bytes each.
   BACKLOG_MAX = 65536,
   NOTICES_MAX = 1 << 20, // bytes of DIAL_FAILED and inventory waiting for an agent that does not read

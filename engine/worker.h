@@ -23,6 +23,7 @@ struct worker {
   struct context *contexts;   // by id, the newest; context_drop
   struct answer *answers;     // by id; freed by their last holder
   struct memory *memories;    // by question; answers.c
+  size_t remembered;          // bytes of these
   struct target *targets;     // by id: outbound tunnels that may be joined; pool.c
   struct conn *conns;         // all; conn_end
   struct tunnel *tunnels;     // all; tunnel_end

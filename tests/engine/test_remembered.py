@@ -239,6 +239,24 @@ def test_a_refused_peer_is_not_asked_for_its_requests(far: harness.Node, ca: pki
     assert far.agent.asked(abi.Type.REQUEST) == []
 
 
+def test_what_is_remembered_is_bounded_and_the_oldest_is_asked_again(far: harness.Node, ca: pki.Authority) -> None:
+    """An agent that has everything remembered, with labels near the size of a packet: 72 MiB, of 64."""
+    label = bytes(60_000)
+    far.agent.handlers[abi.Type.REQUEST] = lambda _: verdicts.Refuse(remember=True, label=label)
+    authorities = [f"10.0.{number >> 8}.{number & 255}:80" for number in range(72 * (1 << 20) // len(label))]
+    with h2peer.dial(far.tunnel(), ca.svid()) as client:
+        for authority in authorities:
+            assert client.ask(authority).status == 401
+        asked = len(far.agent.asked(abi.Type.REQUEST))
+        assert asked == len(authorities)
+        for authority in authorities[-1000:]:
+            assert client.ask(authority).status == 401
+        assert len(far.agent.asked(abi.Type.REQUEST)) == asked, "the newest are still remembered"
+        for authority in authorities[:10]:
+            assert client.ask(authority).status == 401
+        assert len(far.agent.asked(abi.Type.REQUEST)) == asked + 10
+
+
 def test_workers_remember_for_themselves_and_forget_together(tmp_path: pathlib.Path, ca: pki.Authority) -> None:
     with harness.node(tmp_path / "near", ca.svid(), threads=2) as near, apps.App(apps.echo) as app:
         remember(near)
