@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-  AMB_ABI = 1,            // a different number on the other side ends the attachment
+  AMB_ABI = 2,            // a different number on the other side ends the attachment
   AMB_PACKET_MAX = 65536, // bytes in one packet; both sides own a receive buffer of this size
   AMB_FDS_MAX = 64,       // descriptors in one packet (the kernel's SCM_MAX_FD is 253)
   AMB_CHOICES_MAX = 16,   // endpoints one answer may name; the agent samples where a service has more
@@ -27,7 +27,7 @@ enum amb_type {
   AMB_DIAL_FAILED,  // struct amb_dial_failed: a choice of an answer could not be reached
   AMB_STASH_LOW,    // struct amb_pod_ref: fewer than half of the pod's sockets are left
   AMB_ENDED,        // struct amb_conn: a connection is over (also the refused); tail: diagnostic text, may be empty
-  AMB_IDLE,         // struct amb_pod_ref: a pod that was told to LEAVE has no connection left
+  AMB_IDLE,         // struct amb_pod_ref: a pod that was told to LEAVE has no connection left, or that is not known
   AMB_ROW_ANSWER,   // inventory: struct amb_answer_row, tail: label
   AMB_ROW_CONN,     // inventory: struct amb_conn with reason AMB_OPEN
   AMB_ROW_LISTENER, // inventory: struct amb_listen, one descriptor
@@ -46,6 +46,8 @@ enum amb_type {
   AMB_CUT,           // struct amb_cut: end every connection made under this answer, forget it
   AMB_INVENTORY,     // struct amb_inventory: ask for rows
   AMB_SEEN,          // struct amb_ref, id = how many ENDED of this attachment the agent has dealt with (ACKNOWLEDGES)
+  AMB_CONTEXTS, // struct amb_contexts: the only ones still wanted, tail: their numbers. The rest is forgotten with its
+                // keys; tunnels made with it live on
 };
 
 enum amb_role { AMB_OUTBOUND = 1, AMB_INBOUND_TUNNEL = 2, AMB_INBOUND_PLAIN = 3 };
@@ -190,6 +192,10 @@ struct amb_context {
   uint64_t context;
   uint64_t expires_at; // no tunnel with it after this moment; not even an old one
   uint32_t cert_len, key_len, roots_len, zero;
+};
+
+struct amb_contexts {
+  uint32_t count, zero;
 };
 
 struct amb_listen {

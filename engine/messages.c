@@ -57,6 +57,13 @@ static const char *on_context(struct worker *w, const struct message *m) {
   return wrong;
 }
 
+static const char *on_contexts(struct worker *w, const struct message *m) {
+  const struct amb_contexts *c = m->body;
+  if (m->tail_len < (uint64_t)c->count * sizeof(uint64_t)) return "CONTEXTS that names fewer than it says";
+  contexts_keep(w, (const uint64_t *)(const void *)m->tail, c->count);
+  return NULL;
+}
+
 static const char *on_listen(struct worker *w, const struct message *m) {
   const struct amb_listen *l = m->body;
   int listening = 0;
@@ -78,7 +85,10 @@ static const char *on_unlisten(struct worker *w, const struct message *m) {
 
 static const char *on_leave(struct worker *w, const struct message *m) {
   struct pod *pod = pod_find(w, ((const struct amb_ref *)m->body)->id);
-  if (pod) pod_leave(pod); // unknown: a repetition
+  if (pod)
+    pod_leave(pod);
+  else // a repetition, or another engine was told of it
+    report_pod(w, AMB_IDLE, ((const struct amb_ref *)m->body)->id, 0, 0);
   return NULL;
 }
 
@@ -193,6 +203,7 @@ static const struct handler {
     [AMB_CUT] = {on_cut, sizeof(struct amb_cut), 0},
     [AMB_INVENTORY] = {on_inventory, sizeof(struct amb_inventory), 0},
     [AMB_SEEN] = {on_seen, sizeof(struct amb_ref), 0},
+    [AMB_CONTEXTS] = {on_contexts, sizeof(struct amb_contexts), 0},
 };
 
 bool message_known(uint16_t type, size_t *size, int *fds) {

@@ -198,6 +198,19 @@ struct context *context_current(struct worker *w, uint64_t id) {
   return context && context->expires_at > (uint64_t)realtime_ns() ? context : NULL;
 }
 
+static bool is_among(uint64_t id, const uint64_t *ids, uint32_t count) {
+  while (count)
+    if (ids[--count] == id) return true;
+  return false;
+}
+
+void contexts_keep(struct worker *w, const uint64_t *ids, uint32_t count) {
+  struct context *context, *next;
+  HASH_ITER(hh, w->contexts, context, next) {
+    if (!is_among(context->id, ids, count)) drop(w, context);
+  }
+}
+
 void contexts_expire(struct worker *w, uint64_t now) {
   struct context *context, *next;
   HASH_ITER(hh, w->contexts, context, next) {

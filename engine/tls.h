@@ -25,6 +25,7 @@ const char *context_introduce(struct worker *, const struct amb_context *,
                               const uint8_t *pems);            // NULL or what is wrong
 struct context *context_current(struct worker *, uint64_t id); // NULL: unknown or expired
 void context_release(struct context *);
+void contexts_keep(struct worker *, const uint64_t *ids, uint32_t count); // and forget the rest
 void contexts_expire(struct worker *, uint64_t now);
 void contexts_close(struct worker *);
 

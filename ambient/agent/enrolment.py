@@ -62,15 +62,20 @@ class Enrolment:
         self._capture, self._engine, self._store, self._pods = capture, engine, store, pods
         self._in_order = in_order
         self._captured: dict[str, Captured] = {}  # by workload key
-        self._leaving: set[int] = set()  # cookies with connections that may still be open
+        self._wanted: frozenset[Identity] = frozenset()
+        self._leaving: dict[int, int] = {}  # cookies with connections that may still be open, and their context
         self._inherited: dict[int, dict[Role, socket.socket]] = {}  # an earlier agent's listeners, by cookie
+        self._inherited_contexts: Mapping[int, int] = {}
         self._alone = asyncio.Lock()  # a change and a tick must not let go of the same pod
         self._issued = asyncio.Event()  # some certificate came
         self.failures: dict[str, str] = {}  # by workload key: why it is not captured
 
-    def inherit(self, listeners: dict[int, dict[Role, socket.socket]]) -> None:
-        """Listening sockets the engine kept from an earlier agent: used again, so that no connection is lost."""
-        self._inherited = listeners
+    def inherit(self, listeners: dict[int, dict[Role, socket.socket]], contexts: Mapping[int, int]) -> None:
+        """Listening sockets the engine kept from an earlier agent: used again, so that no connection is lost.
+
+        `contexts`: what their tunnels are made with. Both by cookie.
+        """
+        self._inherited, self._inherited_contexts = listeners, contexts
 
     def certificate(self, identity: Identity) -> None:
         """A certificate came: who waits for it goes on."""
@@ -112,7 +117,8 @@ class Enrolment:
 
     async def _converge(self, world: World) -> None:
         wanted = {w.key: w for w in world.workloads_on(self._node) if w.enrolled and not w.host_network and w.addresses}
-        self._store.want(frozenset(w.identity(world.mesh.trust_domain) for w in wanted.values()))
+        self._wanted = frozenset(w.identity(world.mesh.trust_domain) for w in wanted.values())
+        self._store.want(self._wanted)
         for key, captured in list(self._captured.items()):
             workload = wanted.get(key)
             if workload is None or workload.uid != captured.workload.uid:
@@ -127,12 +133,20 @@ class Enrolment:
                     log.warning("pod %s is not captured: %s", key, error)
         self.failures = failures
         await self._leave_inherited()
+        self._forget_keys()
 
     async def idle(self, cookie: int) -> None:
         """The last connection of a pod that left is over: nothing needs its routes any more."""
-        if cookie in self._leaving:
-            self._leaving.discard(cookie)
+        if self._leaving.pop(cookie, None) is not None:
+            self._forget_keys()
             await self._in_order(functools.partial(self._capture.forget, cookie))
+
+    def _forget_keys(self) -> None:
+        """An identity's key goes with its last pod; a pod that left may need it until its last connection is over."""
+        captured = {captured.pod.identity for captured in self._captured.values()}
+        self._engine.keep_contexts(
+            frozenset(context_id(each) for each in self._wanted | captured) | frozenset(self._leaving.values())
+        )
 
     async def _enrol(self, workload: Workload, trust_domain: str) -> None:
         known = self._captured.get(workload.key)
@@ -146,7 +160,7 @@ class Enrolment:
         await self._certificate(identity)
         with contextlib.closing(netns.open(pid)) as space:
             given = known.listeners if known else self._inherited.pop(space.cookie, None)
-            self._leaving.discard(space.cookie)
+            self._leaving.pop(space.cookie, None)
             pod = LocalPod(space.cookie, workload.key, workload.uid, identity)
             self._pods.add(pod)  # before the first question about it can come
             listeners = await self._in_order(
@@ -172,7 +186,7 @@ class Enrolment:
     async def _leave(self, captured: Captured) -> None:
         cookie = captured.pod.cookie
         await self._in_order(functools.partial(self._capture.leave, cookie))
-        self._leaving.add(cookie)
+        self._leaving[cookie] = context_id(captured.pod.identity)
         self._engine.leave_pod(cookie)
         self._pods.remove(cookie)
         for sock in captured.listeners.values():
@@ -185,11 +199,11 @@ class Enrolment:
                 sock.close()
         self._inherited = {}
         ours = {captured.pod.cookie for captured in self._captured.values()}
-        for cookie in set(self._capture.enrolled()) - ours - self._leaving:
+        for cookie in set(self._capture.enrolled()) - ours - self._leaving.keys():
             if self.failures:
                 return  # it may be one of those that could not be found just now: fail closed
             await self._in_order(functools.partial(self._capture.leave, cookie))
-            self._leaving.add(cookie)
+            self._leaving[cookie] = self._inherited_contexts.get(cookie, 0)
             self._engine.leave_pod(cookie)
 
 

@@ -124,7 +124,7 @@ class Agent:
         self.enrolment = Enrolment(
             self.settings.node, self.settings.cgroup, self.capture, self.engine, self.store, self.pods, self.in_order
         )
-        self.enrolment.inherit(_listeners(rows.messages))
+        self.enrolment.inherit(*_listeners(rows.messages))
         self._inherited = rows.messages
 
     async def run(self) -> None:
@@ -305,15 +305,21 @@ class Agent:
         }
 
 
-def _listeners(rows: list[Message]) -> dict[int, dict[abi.Role, socket.socket]]:
-    """The listening sockets of an inventory, by netns cookie. Every worker lists them all; the copies are closed."""
+def _listeners(rows: list[Message]) -> tuple[dict[int, dict[abi.Role, socket.socket]], dict[int, int]]:
+    """The listening sockets and the contexts of an inventory, by netns cookie.
+
+    Every worker lists all sockets; the copies are closed.
+    """
     found: dict[int, dict[abi.Role, socket.socket]] = {}
+    contexts: dict[int, int] = {}
     for row in rows:
         if isinstance(row.body, abi.Listen):
             sock = socket.socket(fileno=row.fds[0])
             if found.setdefault(row.body.pod, {}).setdefault(abi.Role(row.body.role), sock) is not sock:
                 sock.close()
-    return found
+            if row.body.context:
+                contexts[row.body.pod] = row.body.context
+    return found, contexts
 
 
 async def main(settings: config.AgentSettings) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ambient.capture.abi import Role as Role  # the same numbers: a listener's role is the kernel's and the engine's
 
-ABI = 1
+ABI = 2
 PACKET_MAX = 65536
 FDS_MAX = 64
 CHOICES_MAX = 16
@@ -44,6 +44,7 @@ class Type(enum.IntEnum):
     CUT = 74
     INVENTORY = 75
     SEEN = 76
+    CONTEXTS = 77
 
 
 class Verdict(enum.IntEnum):
@@ -244,6 +245,12 @@ class Context(Struct):
     cert_len: u32
     key_len: u32
     roots_len: u32
+    zero: u32
+
+
+@layout
+class Contexts(Struct):
+    count: u32
     zero: u32
 
 

@@ -6,6 +6,7 @@ there: one that outlived an earlier agent, or a new one after a death. It decide
 
 from __future__ import annotations
 
+import array
 import asyncio
 import itertools
 import logging
@@ -73,6 +74,7 @@ class Engine:
         self._on_message, self._on_idle, self._on_started = on_message, on_idle, on_started
         self._clients_map: int | None = None
         self._contexts: dict[int, Message] = {}
+        self._kept: frozenset[int] | None = None  # contexts the engine may have; None: not said yet
         self._pods: dict[int, PodState] = {}
         self._links: list[Link] = []
         self._lost: asyncio.Event = asyncio.Event()
@@ -98,6 +100,14 @@ class Engine:
         )
         self._contexts[number] = Message(abi.Type.CONTEXT, body, cert + key + roots)
         self.send(self._contexts[number])
+
+    def keep_contexts(self, numbers: frozenset[int]) -> None:
+        """Forget all others, here and in the engine: nobody is to find the keys of who is no more on this node."""
+        for gone in self._contexts.keys() - numbers:
+            del self._contexts[gone]
+        if numbers != self._kept:
+            self._kept = numbers
+            self.send(Message(abi.Type.CONTEXTS, abi.Contexts(count=len(numbers)), array.array("Q", numbers).tobytes()))
 
     def add_pod(self, pod: PodState) -> None:
         """Serve a pod; again to change its context. The listening sockets stay the caller's."""

@@ -30,6 +30,7 @@ STRUCTS = {
     "amb_settings": abi.Settings,
     "amb_pod": abi.Pod,
     "amb_context": abi.Context,
+    "amb_contexts": abi.Contexts,
     "amb_listen": abi.Listen,
     "amb_choice": abi.Choice,
     "amb_answer": abi.Answer,

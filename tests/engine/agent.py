@@ -11,6 +11,7 @@ import os
 import pathlib
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -121,6 +122,14 @@ class Agent:
             roots_len=len(leaf.roots_pem),
         )
         self.send(wire.Message(abi.Type.CONTEXT, body, leaf.cert_pem + leaf.key_pem + leaf.roots_pem))
+
+    def keep_contexts(self, *numbers: int) -> None:
+        """Have all others forgotten."""
+        self.send(
+            wire.Message(
+                abi.Type.CONTEXTS, abi.Contexts(count=len(numbers)), struct.pack(f"={len(numbers)}Q", *numbers)
+            )
+        )
 
     def listen(self, number: int, sock: socket.socket, role: abi.Role, *, pod: int = 1, context: int = 0) -> None:
         body = abi.Listen(listener=number, pod=pod, context=context, role=role)

@@ -65,6 +65,7 @@ NONSENSE: dict[str, bytes] = {
     ),
     "an answer of an unknown verdict": whole(abi.Type.ANSWER, abi.Answer(question=1, answer=7, verdict=77)),
     "a context whose lengths overflow": context(cert_len=(1 << 32) - 1, key_len=1 << 31, roots_len=1),
+    "contexts that are fewer than it says": whole(abi.Type.CONTEXTS, abi.Contexts(count=2), bytes(8)),
     "a clients map without its descriptor": head(abi.Type.CLIENTS_MAP, HEAD),
 }
 

@@ -120,6 +120,29 @@ def test_an_old_tunnel_ends_with_the_certificate_it_was_made_with(pair: harness.
     assert pair.near.agent.await_ended()[0].reason is abi.Reason.EXPIRED
 
 
+def test_a_certificate_no_longer_named_makes_no_tunnel_and_those_made_with_it_live_on(pair: harness.Pair) -> None:
+    with apps.App(apps.echo) as app, apps.connect(pair.to(app.address)) as client:
+        exchange(client)
+        for node in (pair.near, pair.far):
+            node.agent.keep_contexts(98, 99)
+            node.agent.inventory()
+        assert apps.is_refused(pair.near.outbound(pair.via_tunnel(app.address, target=78)))
+        assert not is_let_in(pair.tunnel, pair.ca.svid())
+        exchange(client)
+        pair.near.agent.context(harness.CONTEXT, pair.near.leaf)
+        pair.far.agent.context(harness.CONTEXT, pair.far.leaf)
+        with apps.connect(pair.near.outbound(pair.via_tunnel(app.address, target=79))) as another:
+            exchange(another)
+    for node in (pair.near, pair.far):
+        assert abi.Reason.NO_CONTEXT in {record.reason for record in node.agent.await_ended(2)}
+
+
+def test_what_is_named_is_kept(pair: harness.Pair) -> None:
+    pair.near.agent.keep_contexts(98, harness.CONTEXT)
+    with apps.App(apps.echo) as app, apps.connect(pair.to(app.address)) as client:
+        exchange(client)
+
+
 def test_a_listener_told_again_changes_its_context(far: harness.Node, ca: pki.Authority) -> None:
     number, tunnel = far.listen(abi.Role.INBOUND_TUNNEL)
     other = ca.svid("shop", "other")

@@ -132,6 +132,12 @@ def test_a_pod_that_leaves_without_connections_is_idle_at_once(far: harness.Node
     far.agent.wait(lambda: far.agent.idle == [harness.POD], "IDLE")
 
 
+def test_a_pod_the_engine_does_not_know_is_idle_at_once(far: harness.Node) -> None:
+    """Another engine may have served it: whoever waits for IDLE would wait for ever."""
+    far.agent.refer(abi.Type.LEAVE, 9)
+    far.agent.wait(lambda: far.agent.idle == [9], "IDLE")
+
+
 def exchange(client: socket.socket) -> None:
     client.sendall(b"hello")
     assert apps.read_exactly(client, 5) == b"hello"
