@@ -1,6 +1,7 @@
 #include "tls.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -60,7 +61,32 @@ static int bio_create(BIO *bio) {
   return 1;
 }
 
+// While a key is read, what OpenSSL gives back is wiped: its decoders leave copies of the key behind.
+static _Thread_local bool wiping;
+
+static void *allocate(size_t n, const char *file, int line) {
+  (void)file, (void)line;
+  return malloc(n);
+}
+
+static void give_back(void *p, const char *file, int line) {
+  (void)file, (void)line;
+  if (p && wiping) explicit_bzero(p, malloc_usable_size(p));
+  free(p);
+}
+
+static void *reallocate(void *p, size_t n, const char *file, int line) {
+  if (!p || !wiping) return realloc(p, n);
+  size_t had = malloc_usable_size(p);
+  void *moved = malloc(n);
+  if (!moved) return NULL;
+  memcpy(moved, p, had < n ? had : n);
+  give_back(p, file, line);
+  return moved;
+}
+
 bool tls_start(void) {
+  if (!CRYPTO_set_mem_functions(allocate, reallocate, give_back)) return false; // OpenSSL was used before
   method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ambient");
   return method && BIO_meth_set_read(method, bio_read) && BIO_meth_set_write(method, bio_write) &&
          BIO_meth_set_ctrl(method, bio_control) && BIO_meth_set_create(method, bio_create);
@@ -129,7 +155,9 @@ static bool use_roots(SSL_CTX *ctx, BIO *pem) {
 
 static bool with_pem(SSL_CTX *ctx, bool (*use)(SSL_CTX *, BIO *), const uint8_t *pem, uint32_t n) {
   BIO *bio = BIO_new_mem_buf(pem, (int)n);
+  wiping = true;
   bool ok = bio && use(ctx, bio);
+  wiping = false;
   BIO_free(bio);
   return ok;
 }

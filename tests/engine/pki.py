@@ -45,6 +45,11 @@ class Leaf:
     def expires_ns(self) -> int:
         return int(self.not_after.timestamp() * 1e9)
 
+    @property
+    def private_number(self) -> int:
+        """What makes the key secret."""
+        return _key_of(self).private_numbers().private_value
+
     def client_context(self, *, alpn: Sequence[str] = ("h2",)) -> ssl.SSLContext:
         """A Python TLS client that shows this certificate and trusts its roots."""
         return self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), alpn)

@@ -88,6 +88,20 @@ class Engine:
         """Resident bytes."""
         return int(self.status()["VmRSS"].split()[0]) * 1024
 
+    def holds(self, number: int) -> bool:
+        """Is a number of 256 bits in its memory, as OpenSSL computes with it or as files have it?"""
+        forms = number.to_bytes(32, "little"), number.to_bytes(32, "big")
+        with self.proc("mem").open("rb", buffering=0) as memory:
+            for line in self.proc("maps").read_text().splitlines():
+                span, mode, _ = line.split(None, 2)
+                start, end = (int(part, 16) for part in span.split("-"))
+                if mode.startswith("rw") and not line.endswith("[vvar]"):
+                    memory.seek(start)
+                    content = memory.read(end - start)
+                    if any(form in content for form in forms):
+                        return True
+        return False
+
     def status(self) -> dict[str, str]:
         """/proc/PID/status of the first thread."""
         lines = self.proc("status").read_text().splitlines()

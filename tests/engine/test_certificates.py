@@ -10,7 +10,7 @@ import pytest
 
 from ambient.dataplane import abi
 
-from . import apps, h2peer, harness, pki, verdicts
+from . import apps, h2peer, harness, pki, process, verdicts
 
 pytestmark = pytest.mark.kernel
 
@@ -141,6 +141,25 @@ def test_what_is_named_is_kept(pair: harness.Pair) -> None:
     pair.near.agent.keep_contexts(98, harness.CONTEXT)
     with apps.App(apps.echo) as app, apps.connect(pair.to(app.address)) as client:
         exchange(client)
+
+
+def test_a_key_nobody_uses_any_more_is_not_in_the_engines_memory(pair: harness.Pair) -> None:
+    """The last tunnel made with it takes it along."""
+    key = pair.near.leaf.private_number
+    engine = pair.near.engine
+    with apps.App(apps.echo) as app:
+        with apps.connect(pair.to(app.address)) as client:
+            exchange(client)
+            if not process.sanitized():  # whose memory is too large to be read
+                assert engine.holds(key), "the test looks in the wrong place"
+            pair.near.agent.keep_contexts()
+            pair.near.agent.inventory()
+            exchange(client)
+        pair.near.agent.await_ended(1)
+        pair.near.agent.refer(abi.Type.LEAVE, harness.POD)
+        pair.near.agent.wait(lambda: pair.near.agent.idle == [harness.POD], "IDLE")
+    if not process.sanitized():
+        assert not engine.holds(key)
 
 
 def test_a_listener_told_again_changes_its_context(far: harness.Node, ca: pki.Authority) -> None:
