@@ -18,7 +18,10 @@ BAD_REQUEST, DENIED, UNAVAILABLE = 400, 401, 503
 
 
 def judge_peer(question: Peer, world: World) -> Outcome:
-    """Is the certificate's identity the one that belongs to the address it comes from, or was dialled?"""
+    """Is the certificate's identity the one that belongs to the address it comes from, or was dialled?
+
+    Of a tunnel that was dialled, its number said already that it was dialled for this identity.
+    """
     pod = _current(world, question.pod, question.uid)
     remote = parties.at(world, question.remote, question.identity)
     here = Party.of(pod, pod.identity(world.mesh.trust_domain)) if pod else parties.missing(question.pod)

@@ -14,7 +14,7 @@ from ambient.dataplane import abi, endings, headers, inbound, outbound, wire
 from ambient.dataplane.decisions import Decision, Decisions, Revision
 from ambient.dataplane.health import Health
 from ambient.dataplane.link import Link
-from ambient.dataplane.pods import LocalPods, role_of
+from ambient.dataplane.pods import LocalPods, role_of, tunnel_id
 from ambient.dataplane.questions import (
     Outbound,
     Outcome,
@@ -161,6 +161,10 @@ class Proxy:
             peer = read_peer(tail[: asked.cert_len], self.world.mesh.trust_domain)
         except UntrustedPeer as error:
             self._refuse(link, asked.question, str(error), error.reason)
+            return
+        if outward and tunnel_id(pod.cookie, remote, peer.identity) != asked.target:
+            why = f"{remote} was dialled for another identity than {peer.identity}, which answered"
+            self._refuse(link, asked.question, why, "stranger")
             return
         self._answer(link, asked.question, pod.cookie, Peer(pod.workload, pod.uid, outward, remote, peer.identity))
 

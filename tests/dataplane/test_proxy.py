@@ -8,15 +8,16 @@ from datetime import timedelta
 import pytest
 
 from ambient.dataplane import abi, wire
-from ambient.dataplane.pods import listener_id
+from ambient.dataplane.pods import listener_id, tunnel_id
 from ambient.dataplane.proxy import Proxy
 from ambient.dataplane.wire import Message
 from ambient.identity.ca import EmbeddedCA
 from ambient.identity.svid import request
-from ambient.model.mesh import Identity, MtlsMode, PeerAuthentication
+from ambient.model.mesh import Identity, IPAddress, MtlsMode, PeerAuthentication
 from ambient.observe.records import Ending, Flow
-from tests.dataplane.worlds import CLIENT, CLIENT_IP, LEGACY_IP, WEB_IP, WEB_VIP, a_world, the_pods
+from tests.dataplane.worlds import API_IP, CLIENT, CLIENT_IP, LEGACY_IP, WEB, WEB_IP, WEB_VIP, a_world, the_pods
 
+API = Identity("cluster.local", "shop", "api")
 OUTBOUND, TUNNEL, PLAIN = abi.Role.OUTBOUND, abi.Role.INBOUND_TUNNEL, abi.Role.INBOUND_PLAIN
 
 
@@ -197,6 +198,32 @@ def test_a_request_for_something_else_gets_its_status(web_certificate: bytes, au
 def test_a_request_of_a_peer_this_agent_never_accepted_is_refused() -> None:
     answer = a_request(Setup(), 12345, f"{CLIENT_IP}:80")
     assert (answer.verdict, answer.status) == (abi.Verdict.REFUSE, 401)
+
+
+@pytest.mark.parametrize(
+    ("cookie", "dialled", "expected", "verdict"),
+    [
+        (0, WEB_IP, WEB, abi.Verdict.ACCEPT),
+        (0, WEB_IP, API, abi.Verdict.REFUSE),
+        (0, API_IP, WEB, abi.Verdict.REFUSE),
+        (1, WEB_IP, WEB, abi.Verdict.REFUSE),
+    ],
+    ids=["as planned", "for another identity", "at another address", "of another pod"],
+)
+def test_who_answers_must_be_whom_the_plan_named(
+    web_certificate: bytes, cookie: int, dialled: IPAddress, expected: Identity, verdict: abi.Verdict
+) -> None:
+    """Not only who owns the address by now: it may be another's since the plan was made."""
+    setup = Setup()
+    body = abi.TunnelQuestion(
+        question=5,
+        target=tunnel_id(setup.cookie + cookie, dialled, expected),
+        from_=wire.addr(CLIENT_IP, 50000),
+        to=wire.addr(WEB_IP, 15008),
+        cert_len=len(web_certificate),
+    )
+    setup.say(abi.Type.TUNNEL, body, web_certificate)
+    assert setup.link.answer().verdict == verdict
 
 
 @pytest.mark.parametrize("cert", [b"", b"no certificate"], ids=["empty", "garbage"])
