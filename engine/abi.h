@@ -33,7 +33,8 @@ enum amb_type {
   AMB_ROW_LISTENER, // inventory: struct amb_listen, one descriptor
   AMB_ROW_END,      // inventory: struct amb_ref, id = the inventory's
   // agent -> engine
-  AMB_SETTINGS = 64, // struct amb_settings
+  AMB_SETTINGS = 64, // struct amb_settings: said when the agent can judge. An attachment that has not said it is asked
+                     // nothing and told of no ENDED; both wait in the engine, which bounds them
   AMB_CLIENTS_MAP,   // one descriptor: the BPF map that tells an app its real client (key/value below)
   AMB_POD,           // struct amb_pod: before anything that names the pod
   AMB_STASH,         // struct amb_pod_ref + head.fds unconnected TCP sockets of the pod's netns

@@ -60,6 +60,7 @@ static void attach(struct worker *w, int fd) {
   control_detach(w, "a newer agent attached");
   c->agent.fd = fd;
   c->writable = true;
+  c->ready = false;
   DL_CONCAT(c->sent, c->unsent); // every question is asked again, the oldest first
   c->unsent = c->sent;
   c->sent = NULL;
@@ -199,6 +200,7 @@ static void collect(struct worker *w, struct load *load) {
     if (p->fd >= 0) load->fd[load->fds++] = p->fd;
     load->parcels++;
   }
+  if (!c->ready) return;
   for (struct ending *e = c->endings; e; e = e->next) {
     size_t n = report_write_ending(e, c->packet + load->size, AMB_PACKET_MAX - load->size);
     if (!n) return;

@@ -43,6 +43,7 @@ struct control {
   struct timer records; // when records that wait for company go without it
   bool writable;
   bool unread;       // packets were left in the socket
+  bool ready;        // this agent sent its settings: it is asked, and told of endings
   bool acknowledges; // AMB_ACKNOWLEDGES of the settings of this attachment; assumed until they come
   struct parcel *parcels;
   size_t parcels_bytes;

@@ -31,7 +31,6 @@ from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
 from ambient.dataplane.engine import Engine, Superseded
-from ambient.dataplane.link import Link
 from ambient.dataplane.pods import LocalPods, context_id
 from ambient.dataplane.proxy import Proxy
 from ambient.dataplane.wire import Message
@@ -73,8 +72,7 @@ class Agent:
         self._stop = asyncio.Event()
         self._broken = ""  # what verify() could not mend
         self._tasks: set[asyncio.Task[None]] = set()
-        self._early: list[tuple[Link, Message]] | None = []  # what the engine said before we could judge it
-        self._inherited: list[Message] = []  # the inventory of an engine that outlived an agent
+        self._inherited: list[Message] | None = []  # the inventory of an engine that outlived an agent; None: judged
         self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
 
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,7 +100,7 @@ class Agent:
             abi.Settings(**dataclasses.asdict(settings.engine), flags=FLAGS),
             stash=settings.stash,
             make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
-            on_message=self._on_engine,
+            on_message=self.proxy.on_message,
             on_idle=lambda cookie: self._spawn("idle", self.enrolment.idle(cookie)),
             on_started=self._engine_started,
         )
@@ -222,14 +220,12 @@ class Agent:
                 self.converged.notify_all()
 
     def _listen(self) -> None:
-        """The first World is there: judge what an earlier agent allowed, then answer what was asked meanwhile."""
-        early, self._early = self._early, None
-        if early is None:
+        """The first World is there: judge what an earlier agent allowed, then be asked."""
+        if self._inherited is None:
             return
         self.proxy.inherit(self._inherited)
-        self._inherited = []
-        for link, message in early:
-            self.proxy.on_message(link, message)
+        self._inherited = None
+        self.engine.listen()
 
     async def _tick(self) -> None:
         while True:
@@ -255,12 +251,6 @@ class Agent:
         await self._stop.wait()
 
     # What others call
-
-    def _on_engine(self, link: Link, message: Message) -> None:
-        if self._early is not None:
-            self._early.append((link, message))
-        else:
-            self.proxy.on_message(link, message)
 
     async def _engine_started(self) -> None:
         """A new engine carries nothing yet: what its predecessor told apps about their clients is void."""

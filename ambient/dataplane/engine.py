@@ -76,6 +76,7 @@ class Engine:
         self._contexts: dict[int, Message] = {}
         self._kept: frozenset[int] | None = None  # contexts the engine may have; None: not said yet
         self._pods: dict[int, PodState] = {}
+        self._listening = False
         self._links: list[Link] = []
         self._lost: asyncio.Event = asyncio.Event()
         self._hello: dict[Link, asyncio.Future[abi.Hello]] = {}
@@ -93,6 +94,11 @@ class Engine:
     def set_clients_map(self, fd: int) -> None:
         self._clients_map = fd
         self.send(Message(abi.Type.CLIENTS_MAP, fds=[fd]))
+
+    def listen(self) -> None:
+        """Have questions and records told from now on. Until then they wait in the engine."""
+        self._listening = True
+        self.send(Message(abi.Type.SETTINGS, self._settings))
 
     def set_context(self, number: int, expires_at_ns: int, cert: bytes, key: bytes, roots: bytes) -> None:
         body = abi.Context(
@@ -240,7 +246,8 @@ class Engine:
         return link, hello
 
     def _replay(self) -> None:
-        self.send(Message(abi.Type.SETTINGS, self._settings))
+        if self._listening:
+            self.send(Message(abi.Type.SETTINGS, self._settings))
         if self._clients_map is not None:
             self.send(Message(abi.Type.CLIENTS_MAP, fds=[self._clients_map]))
         self.send(*self._contexts.values())

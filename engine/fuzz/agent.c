@@ -20,7 +20,7 @@ static void attach(struct worker *w, int *far_end) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair)) abort();
   w->control.agent.fd = pair[0];
-  w->control.writable = true;
+  w->control.writable = w->control.ready = true;
   *far_end = pair[1];
 }
 

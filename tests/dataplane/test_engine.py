@@ -106,6 +106,22 @@ def contexts(raw: bytes) -> set[int]:
     return {int.from_bytes(raw[8 + 8 * i : 16 + 8 * i], "little") for i in range(count)}
 
 
+def test_nothing_is_asked_for_before_the_agent_can_judge_nor_before_it_can_of_the_next_engine(tmp_path: Path) -> None:
+    async def tell(engine: Engine, worker: Worker) -> None:
+        await engine.attach()
+        await engine.barrier()
+        assert worker.of(abi.Type.SETTINGS) == []
+        engine.listen()
+        await engine.barrier()
+        assert [abi.Settings.from_buffer_copy(raw).answer_ms for raw in worker.of(abi.Type.SETTINGS)] == [5]
+        await worker.hang_up(engine)
+        await engine.attach()
+        await engine.barrier()
+        assert len(worker.of(abi.Type.SETTINGS)) == 2
+
+    story(tmp_path, tell)
+
+
 def test_a_context_that_is_not_kept_is_forgotten_by_the_engine_and_not_told_to_the_next(tmp_path: Path) -> None:
     async def tell(engine: Engine, worker: Worker) -> None:
         await engine.attach()

@@ -10,7 +10,7 @@ import pytest
 
 from ambient.dataplane import abi
 
-from . import apps, h2peer, harness, pki, verdicts
+from . import agent, apps, h2peer, harness, pki, verdicts
 
 pytestmark = pytest.mark.kernel
 
@@ -95,6 +95,33 @@ def test_a_question_the_dead_agent_left_open_is_asked_again(far: harness.Node, c
         client.until(lambda: stream.ended)
         assert bytes(stream.data) == b"hello"
     assert len(far.agent.asked(abi.Type.REQUEST)) == 1
+
+
+def test_an_agent_that_cannot_judge_yet_is_told_and_asked_nothing_but_its_inventory(pair: harness.Pair) -> None:
+    """Until its settings come. What happens meanwhile waits in the engine, which bounds it."""
+    carry(pair.near, remember_it=True)
+    with apps.App(apps.echo) as app:
+        known, unknown = pair.to(app.address), pair.to(app.address)
+        with apps.connect(known) as client:
+            exchange(client)
+        pair.near.agent.await_ended()
+        die(pair.near)
+        waiting = apps.connect(unknown)
+        undecided = agent.Agent(pair.near.engine.run_dir, 1)
+        with apps.connect(known) as client:
+            exchange(client, b"remembered")
+        for _ in range(2):  # what comes between the two would be here by now
+            rows = undecided.inventory(listeners=False)
+        assert any(row.type is abi.Type.ROW_ANSWER for _, row in rows)
+        assert (undecided.questions, undecided.ended) == ([], [])
+        undecided.handlers[abi.Type.ACCEPTED] = lambda _: verdicts.Carry([pair.via_tunnel(app.address)])
+        undecided.settings()
+        (record,) = undecided.await_ended()
+        assert record.moved == (10, 10)
+        exchange(waiting)
+        waiting.close()
+        undecided.close()
+        pair.near.next_agent()
 
 
 def test_a_newer_agent_takes_the_place_of_an_older(far: harness.Node) -> None:

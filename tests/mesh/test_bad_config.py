@@ -58,6 +58,29 @@ def test_once_mended_it_counts_again(mesh: Mesh) -> None:
     eventually("the policy is gone", lambda: not mesh.puppet("shop/client").ask("web").error)
 
 
+def test_an_agent_that_starts_with_it_decides_nothing_and_loses_nothing(mesh: Mesh) -> None:
+    """What was decided before goes on, what was not waits in the engine, and so do the records."""
+    client = mesh.puppet("shop/client")
+    path = mesh.layout.cluster / "later.yaml"
+    assert client.ask("web").error == ""
+    mesh.await_records(1)
+    path.write_text("kind: [")
+    try:
+        pid = mesh.kill_agent("node1")
+        eventually("the next agent is there", lambda: mesh.agent_pid("node1") not in (0, pid))
+        eventually("an error", lambda: mesh.agent("node1")["errors"])
+        assert client.ask("web").error == ""
+        client.do("newcomers", name="unknown", to=mesh.ip("shop/web", 6), port=8082)
+        assert client.do("progress", name="unknown", timeout=0.5).error == "timeout", "who answered?"
+        assert len(mesh.records("source")) == 1, "it cannot know yet what the second was"
+        assert mesh.metrics("node1")["ambient_ready"] == 0
+    finally:
+        path.unlink()
+    result = client.do("finish", name="unknown")
+    assert (result.error, result.failed) == ("", []), result
+    mesh.await_records(2 + result.worked)
+
+
 def test_two_objects_of_one_name_are_an_error(mesh: Mesh, broken) -> None:  # type: ignore[no-untyped-def]
     broken(yaml.safe_dump(mtls("PERMISSIVE")))
     eventually("an error", lambda: mesh.agent("node2")["errors"])
