@@ -61,7 +61,8 @@ enum amb_verdict {
 
 enum amb_answer_flag {
   AMB_REMEMBER = 1, // repeat for the same question until FORGET: outbound (listener, to), plain (listener, from.ip,
-                    // to), tunnel (listener or target, from.ip, certificate), request (listener, peer, :authority).
+                    // to), tunnel (listener or target, from.ip, certificate), request (listener, peer, :authority,
+                    // the host of `forwarded`).
                     // When there are too many, the question that was remembered first is asked again
   AMB_SHOW_CLIENT =
       2, // bind the dialled socket to the choice's ip and write `clients` first, so that the app sees `from`

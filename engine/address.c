@@ -106,3 +106,5 @@ bool forwarded_port(const char *value, uint32_t *port) {
   *port = a.port;
   return true;
 }
+
+const char *forwarded_host(const char *value) { return value ? strcasestr(value, "host=") : NULL; }

@@ -17,5 +17,6 @@ const char *address_text(const struct amb_addr *, char text[ADDRESS_TEXT]); // "
 bool address_parse(const char *text, size_t n, struct amb_addr *);          // of the same form
 bool authority_is_valid(const char *text, size_t n);                        // host:port, host an address or a name
 bool forwarded_port(const char *value, uint32_t *port);                     // of `forwarded: for="ip:port"`
+const char *forwarded_host(const char *value);                              // from `host=` on; NULL: it has none
 
 #endif

@@ -37,6 +37,7 @@ struct memory_key {
   struct amb_addr to;  // accepted: where to
   uint8_t from[16];    // plain, tunnel: where from
   uint8_t digest[32];  // tunnel: SHA-256 of the certificate; request: of the authority
+  uint8_t host[32];    // request: SHA-256 of what `forwarded` says of the host, if it does
   uint32_t type, role; // enum amb_type; of the listener, 0 for a target
 };
 

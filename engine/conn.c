@@ -58,6 +58,8 @@ static struct memory_key question_key(const struct conn *c) {
     key.type = AMB_REQUEST;
     key.peer = c->peer->id;
     SHA256((const uint8_t *)authority, strlen(authority), key.digest);
+    const char *host = forwarded_host(conn_header(c, "forwarded"));
+    if (host) SHA256((const uint8_t *)host, strlen(host), key.host);
     return key;
   }
   key.to = c->record.to;

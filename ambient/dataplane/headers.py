@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from ambient.model.mesh import IPAddress, Workload, address
@@ -37,6 +38,15 @@ def authority(text: str) -> tuple[IPAddress, int]:
     if not colon or not 0 < number < 65536 or (":" in host) != bracketed:
         raise BadHeader(f":authority {text!r} is not an ip:port")
     return ip, number
+
+
+def forwarded_host(value: str) -> str:
+    """The host of `forwarded: for="ip:port";host=NAME` (RFC 7239): the Service that the peer's client dialled, it says.
+
+    Looks at nothing in front of `host=`: neither does the engine when it repeats an answer.
+    """
+    found = re.search(r'host="?([^";, \t]*)', value, re.IGNORECASE)
+    return found[1] if found else ""
 
 
 def baggage(client: Workload) -> str:

@@ -59,7 +59,8 @@ def judge_request(question: Request, world: World) -> Outcome:
     verdict = policy.decide(
         world, server, peer=question.peer, source=question.source, to=question.to, port=question.port
     )
-    return _outcome(verdict, source, destination, question)
+    service = parties.service(world, server, question.port, question.service)
+    return _outcome(verdict, source, destination, service, question)
 
 
 def judge_plaintext(question: Plaintext, world: World, host: Collection[IPAddress]) -> Outcome:
@@ -77,7 +78,7 @@ def judge_plaintext(question: Plaintext, world: World, host: Collection[IPAddres
         verdict = policy.Allow(rule=f"node-local: {question.source} is this node's", deps=frozenset())
     else:
         verdict = policy.decide(world, server, peer=None, source=question.source, to=question.to, port=question.port)
-    return _outcome(verdict, source, destination, question)
+    return _outcome(verdict, source, destination, parties.service(world, server, question.port), question)
 
 
 def _current(world: World, key: str, uid: str) -> Workload | None:
@@ -91,16 +92,17 @@ def _gone(key: str) -> tuple[str, str]:
 
 
 def _outcome(
-    verdict: policy.Allow | policy.Deny, source: Party, destination: Party, question: Request | Plaintext
+    verdict: policy.Allow | policy.Deny, source: Party, destination: Party, service: str, question: Request | Plaintext
 ) -> Outcome:
     match verdict:
         case policy.Deny():
             rule = f"{verdict.rule}: {verdict.why}" if verdict.rule not in verdict.why else verdict.why
-            return _refuse(source, destination, verdict.reason, rule, question, DENIED, verdict.deps)
+            return _refuse(source, destination, verdict.reason, rule, question, DENIED, verdict.deps, service)
         case policy.Allow():
+            rule = "; dry run: ".join([verdict.rule, *verdict.dry_run])
             return Outcome(
                 verdict=abi.Verdict.CARRY,
-                flow=_flow(source, destination, "", "; dry run: ".join([verdict.rule, *verdict.dry_run]), question),
+                flow=_flow(source, destination, "", rule, question, service),
                 deps=_deps(question) | verdict.deps,
                 targets=(Target(question.to, question.port, 1),),
                 show_client=True,
@@ -115,25 +117,30 @@ def _refuse(
     question: Request | Plaintext,
     status: int,
     deps: frozenset[str] = frozenset(),
+    service: str = "",
 ) -> Outcome:
     return Outcome(
         verdict=abi.Verdict.REFUSE,
-        flow=_flow(source, destination, reason, why, question),
+        flow=_flow(source, destination, reason, why, question, service),
         deps=_deps(question) | deps,
         status=status,
     )
 
 
 def _deps(question: Request | Plaintext) -> frozenset[str]:
-    return frozenset({f"wl:{question.server}", f"ip:{question.source}", "mesh"})
+    namespace = question.server.partition("/")[0]
+    return frozenset({f"wl:{question.server}", f"svcs:{namespace}", f"ip:{question.source}", "mesh"})
 
 
-def _flow(source: Party, destination: Party, reason: str, rule: str, question: Request | Plaintext) -> Flow:
+def _flow(
+    source: Party, destination: Party, reason: str, rule: str, question: Request | Plaintext, service: str
+) -> Flow:
     tunnel = isinstance(question, Request)
     return Flow(
         reporter="destination",
         source=source,
         destination=destination,
+        service=service,
         verdict="deny" if reason else "allow",
         rule=rule,
         reason=reason,

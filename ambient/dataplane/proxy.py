@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from ambient.dataplane import abi, endings, headers, inbound, outbound, wire
+from ambient.dataplane import abi, endings, headers, inbound, outbound, parties, wire
 from ambient.dataplane.decisions import Decision, Decisions, Revision
 from ambient.dataplane.health import Health
 from ambient.dataplane.link import Link
@@ -172,7 +172,8 @@ class Proxy:
         pod = self._pods.of_listener(asked.listener)
         accepted = self.decisions.get(asked.peer)
         try:
-            to, port = headers.authority(headers.parse(tail[: asked.headers_len]).get(":authority", ""))
+            found = headers.parse(tail[: asked.headers_len])
+            to, port = headers.authority(found.get(":authority", ""))
         except headers.BadHeader as error:
             self._refuse(link, asked.question, str(error), "bad_request", inbound.BAD_REQUEST)
             return
@@ -184,7 +185,10 @@ class Proxy:
             return
         source, _ = wire.read_addr(asked.from_)
         peer = accepted.question.identity
-        self._answer(link, asked.question, pod.cookie, Request(pod.workload, pod.uid, peer, source, to, port))
+        server = self.world.workloads.get(pod.workload)
+        claimed = headers.forwarded_host(found.get("forwarded", ""))
+        service = parties.service(self.world, server, port, claimed) if server else ""
+        self._answer(link, asked.question, pod.cookie, Request(pod.workload, pod.uid, peer, source, to, port, service))
 
     def _dial_failed(self, failed: abi.DialFailed) -> None:
         ip, port = wire.read_addr(failed.dial)

@@ -58,6 +58,7 @@ class Request:
     source: IPAddress
     to: IPAddress
     port: int
+    service: str = ""  # host name of the Service that the peer asked for; for the record only
 
 
 Question = Outbound | Plaintext | Peer | Request

@@ -18,6 +18,7 @@ class Changes:
     namespaces: frozenset[str] = NO_KEYS
     workloads: frozenset[str] = NO_KEYS
     services: frozenset[str] = NO_KEYS  # the Service itself, its endpoints, or a workload behind one of them
+    redefined: frozenset[str] = NO_KEYS  # of these, where it is the Service itself
     policies: frozenset[str] = NO_KEYS
     peer_authentications: frozenset[str] = NO_KEYS
     addresses: frozenset[IPAddress] = frozenset()  # whose owner is another, or nobody any more
@@ -28,7 +29,8 @@ class Changes:
     def touched(self) -> frozenset[str]:
         """The tokens that decisions name in `deps`: a decision none of whose tokens is here would come out the same.
 
-        "wl:ns/name", "svc:ns/name", "ns:NAME", "ip:ADDR", "policy:NS" (either kind of policy in it), "mesh".
+        "wl:ns/name", "svc:ns/name", "svcs:NS" (which Services there are in it, and their own fields), "ns:NAME",
+        "ip:ADDR", "policy:NS" (either kind of policy in it), "mesh".
         """
         return frozenset(
             [
@@ -36,6 +38,7 @@ class Changes:
                 *("ns:" + name for name in self.namespaces),
                 *("wl:" + key for key in self.workloads),
                 *("svc:" + key for key in self.services),
+                *("svcs:" + namespace_of(key) for key in self.redefined),
                 *("policy:" + namespace_of(key) for key in self.policies | self.peer_authentications),
                 *(f"ip:{ip}" for ip in self.addresses),
             ]

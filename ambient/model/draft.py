@@ -97,6 +97,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         namespaces=namespaces.keys,
         workloads=workloads.keys,
         services=services.keys | resettled,
+        redefined=services.keys,
         policies=policies.keys,
         peer_authentications=authentications.keys,
         addresses=moved,

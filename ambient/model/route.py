@@ -98,19 +98,14 @@ def _to_pod(world: World, client: Workload, pod: Workload, to: IPAddress, port: 
     choice = _choice(world, client, pod, to, port, 1)
     if choice.identity is None and _requires_mtls(world, client):
         return _mtls_required(client, f"pod {pod.key} ({to}) is not enrolled", deps)
-    service = _headless_at(world, pod, to, port)
-    if service:
-        deps |= {"svc:" + service.key}
+    deps |= {"svcs:" + pod.namespace}
+    service = _headless_at(world, pod, port)
     return Carry(choices=(choice,), service=service, why=f"{to} is pod {pod.key}", deps=deps)
 
 
-def _headless_at(world: World, pod: Workload, ip: IPAddress, port: int) -> Service | None:
+def _headless_at(world: World, pod: Workload, port: int) -> Service | None:
     """The headless Service the client may have meant, if only one can be it: for telemetry, not routing."""
-    found = [
-        service
-        for service in world.services_of(pod)
-        if not service.vips and any(port in e.ports.values() for e in world.endpoints[service.key] if e.address == ip)
-    ]
+    found = [service for service in world.services_at(pod, port) if not service.vips]
     return found[0] if len(found) == 1 else None
 
 

@@ -22,7 +22,7 @@ from ambient.model.mesh import (
     Service,
     Workload,
 )
-from ambient.model.tables import NO_KEYS, Endpoint, Kind, Noun, Tables
+from ambient.model.tables import NO_KEYS, Endpoint, Kind, Noun, Tables, endpoints_of
 
 __all__ = ["Changes", "Endpoint", "Kind", "Noun", "World", "diff"]
 
@@ -140,6 +140,14 @@ class World:
         """The Services whose selector covers the pod, sorted by key."""
         return tuple(sorted(self._tables.services_of(workload), key=lambda service: service.key))
 
+    def services_at(self, workload: Workload, port: int) -> tuple[Service, ...]:
+        """Those of them that lead to this port of the pod."""
+        return tuple(
+            service
+            for service in self.services_of(workload)
+            if any(port in endpoint.ports.values() for endpoint in endpoints_of(service, workload))
+        )
+
     def policies_in(self, namespace: str) -> tuple[AuthorizationPolicy, ...]:
         """Sorted by name."""
         return self._tables.policies_in.get(namespace, ())
@@ -173,7 +181,7 @@ def diff(old: World, new: World) -> Changes:
         return Changes()
     before, after = old._tables, new._tables
     workloads = _changed(before.workloads, after.workloads)
-    services = _changed(before.services, after.services)
+    redefined = services = _changed(before.services, after.services)
     for tables in (before, after):
         behind = (tables.workloads[key] for key in workloads if key in tables.workloads)
         services |= {service.key for workload in behind for service in tables.services_of(workload)}
@@ -183,6 +191,7 @@ def diff(old: World, new: World) -> Changes:
         namespaces=_changed(before.namespaces, after.namespaces),
         workloads=workloads,
         services=services,
+        redefined=redefined,
         policies=_changed(before.policies, after.policies),
         peer_authentications=_changed(before.peer_authentications, after.peer_authentications),
         addresses=_changed(before.claims, after.claims),

@@ -64,6 +64,23 @@ def test_any_text_is_an_authority_or_a_bad_header(text: str) -> None:
         headers.authority(text)
 
 
+@pytest.mark.parametrize(
+    ("value", "host"),
+    [
+        ('for="10.1.0.1:4242";host=web.shop.svc.cluster.local', "web.shop.svc.cluster.local"),
+        ('for="[fd00::1]:1";Host="web"', "web"),
+        ("host=a;for=10.1.0.1, host=b", "a"),
+        ('for="10.1.0.1:4242"', ""),
+        ("host=", ""),
+        ('host="', ""),
+        ("", ""),
+    ],
+    ids=["as we write it", "quoted", "the first", "none", "empty", "a lonely quote", "no header"],
+)
+def test_a_forwarded_header_says_which_host_was_asked_for(value: str, host: str) -> None:
+    assert headers.forwarded_host(value) == host
+
+
 def test_baggage_names_the_client_and_nothing_that_is_unknown() -> None:
     client = Workload(namespace="shop", name="web-1", uid="u", node="n", owner="we,b", locality=Locality(zone="z1"))
     assert headers.baggage(client) == (

@@ -15,9 +15,22 @@ from ambient.model.mesh import (
     MtlsMode,
     PeerAuthentication,
     Rule,
+    Service,
     address,
 )
-from tests.dataplane.worlds import API_IP, CLIENT, CLIENT_IP, NODE_2, WEB, WEB_IP, a_world
+from ambient.model.world import diff
+from tests.dataplane.worlds import (
+    API_IP,
+    CLIENT,
+    CLIENT_IP,
+    LEGACY_IP,
+    NODE_2,
+    WEB,
+    WEB_IP,
+    a_pod,
+    a_service,
+    a_world,
+)
 
 STRICT = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
 ONLY_CLIENT = AuthorizationPolicy(
@@ -82,6 +95,45 @@ def test_a_refused_request_has_its_reason_and_ztunnels_status(
     assert outcome.verdict is abi.Verdict.REFUSE
     assert not outcome.targets
     assert (outcome.flow.reason, outcome.status, outcome.flow.verdict) == (reason, status, "deny")
+
+
+WEB_HOST = "web.shop.svc.cluster.local"
+CANARY = a_service("canary", "web")
+
+
+@pytest.mark.parametrize(
+    ("services", "claimed", "recorded"),
+    [
+        ((), "", WEB_HOST),
+        ((), WEB_HOST, WEB_HOST),
+        ((), "evil.example", WEB_HOST),
+        ((), "api.shop.svc.cluster.local", WEB_HOST),
+        ((CANARY,), "", ""),
+        ((CANARY,), "evil.example", ""),
+        ((CANARY,), WEB_HOST, WEB_HOST),
+        ((CANARY,), CANARY.hostname, CANARY.hostname),
+    ],
+    ids=[
+        *("the only one", "claimed", "no service", "another's service"),
+        *("two may be meant", "two, neither claimed", "one of two claimed", "the other claimed"),
+    ],
+)
+def test_the_record_names_the_service_that_was_asked_for_if_the_world_has_it_so(
+    services: tuple[Service, ...], claimed: str, recorded: str
+) -> None:
+    """`forwarded` is the peer's word: it chooses among what is true."""
+    world = a_world(*services, a_service("api", "api"))
+    outcome = inbound.judge_request(a_request(service=claimed), world)
+    assert (outcome.flow.service, outcome.verdict) == (recorded, abi.Verdict.CARRY)
+    clear = inbound.judge_plaintext(Plaintext("shop/web", "uid-web", LEGACY_IP, WEB_IP, 8080), world, frozenset())
+    assert clear.flow.service == ("" if services else WEB_HOST)
+
+
+def test_a_service_that_comes_or_goes_has_the_question_judged_again() -> None:
+    world = a_world()
+    outcome = inbound.judge_request(a_request(), world)
+    assert diff(world, world.replace([CANARY], revision="2")).touched() & outcome.deps
+    assert not diff(world, world.replace([a_pod("web-2", address("10.1.0.9"))], revision="2")).touched() & outcome.deps
 
 
 def plaintext(source: IPAddress, *more: object, host: frozenset[IPAddress] = frozenset()) -> tuple[abi.Verdict, str]:

@@ -15,7 +15,18 @@ from ambient.identity.ca import EmbeddedCA
 from ambient.identity.svid import request
 from ambient.model.mesh import Identity, IPAddress, MtlsMode, PeerAuthentication
 from ambient.observe.records import Ending, Flow
-from tests.dataplane.worlds import API_IP, CLIENT, CLIENT_IP, LEGACY_IP, WEB, WEB_IP, WEB_VIP, a_world, the_pods
+from tests.dataplane.worlds import (
+    API_IP,
+    CLIENT,
+    CLIENT_IP,
+    LEGACY_IP,
+    WEB,
+    WEB_IP,
+    WEB_VIP,
+    a_service,
+    a_world,
+    the_pods,
+)
 
 API = Identity("cluster.local", "shop", "api")
 OUTBOUND, TUNNEL, PLAIN = abi.Role.OUTBOUND, abi.Role.INBOUND_TUNNEL, abi.Role.INBOUND_PLAIN
@@ -162,8 +173,8 @@ def tunnel(setup: Setup, remote: object, cert: bytes) -> abi.Answer:
     return setup.link.answer()
 
 
-def a_request(setup: Setup, peer: int, authority: str) -> abi.Answer:
-    headers = b":method\0CONNECT\0:authority\0" + authority.encode() + b"\0"
+def a_request(setup: Setup, peer: int, authority: str, forwarded: str = "") -> abi.Answer:
+    headers = f":method\0CONNECT\0:authority\0{authority}\0forwarded\0{forwarded}\0".encode()
     body = abi.Request(
         question=6,
         listener=listener_id(setup.cookie, TUNNEL),
@@ -224,6 +235,18 @@ def test_who_answers_must_be_whom_the_plan_named(
     )
     setup.say(abi.Type.TUNNEL, body, web_certificate)
     assert setup.link.answer().verdict == verdict
+
+
+def test_what_a_peer_forges_as_its_destination_makes_no_new_decision(web_certificate: bytes) -> None:
+    """Nor a metric's label: only Services that lead to this port of the pod are believed."""
+    setup = Setup(*(a_service(name, "client") for name in ("one", "two")))
+    peer = tunnel(setup, WEB_IP, web_certificate).answer
+    forged = [a_request(setup, peer, f"{CLIENT_IP}:8080", f"for=x;host=h{number}").answer for number in range(20)]
+    assert len(set(forged)) == 1
+    true = a_request(setup, peer, f"{CLIENT_IP}:8080", "for=x;host=two.shop.svc.cluster.local").answer
+    assert true not in forged
+    decisions = [setup.proxy.decisions.get(number) for number in (forged[0], true)]
+    assert [decision.flow.service for decision in decisions if decision] == ["", "two.shop.svc.cluster.local"]
 
 
 @pytest.mark.parametrize("cert", [b"", b"no certificate"], ids=["empty", "garbage"])

@@ -12,7 +12,7 @@ QUESTIONS: list[Question] = [
     Outbound("shop/client", "u1", 100, WEB_IP, 80),
     Plaintext("shop/web", "u2", CLIENT_IP, WEB_IP, 8080),
     Peer("shop/web", "u2", False, CLIENT_IP, CLIENT),
-    Request("shop/web", "u2", CLIENT, CLIENT_IP, WEB_IP, 8080),
+    Request("shop/web", "u2", CLIENT, CLIENT_IP, WEB_IP, 8080, "web.shop.svc.cluster.local"),
 ]
 FLOW = Flow(reporter="source", source=Party(workload="client"), verdict="allow", rule="no policy")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ambient.dataplane.pods import LocalPod, LocalPods
-from ambient.model.mesh import Identity, Namespace, Node, Service, ServicePort, Workload, address
+from ambient.model.mesh import Identity, IPAddress, Namespace, Node, Service, ServicePort, Workload, address
 from ambient.model.world import World
 
 NODE_1, NODE_2 = address("172.16.0.1"), address("172.16.0.2")
@@ -18,6 +18,12 @@ def a_pod(name: str, ip: object, node: str = "node-1", **fields: object) -> Work
     return Workload(name=name, uid=f"uid-{name}", node=node, addresses=(ip,), labels={"app": name}, **given)  # type: ignore[arg-type]
 
 
+def a_service(name: str, app: str, *vips: IPAddress) -> Service:
+    """Port 80 of the pods labelled `app`, which listen on 8080."""
+    ports = (ServicePort(name="http", port=80, target=8080),)
+    return Service(namespace="shop", name=name, vips=vips, ports=ports, selector={"app": app})
+
+
 def a_world(*more: object, without: str = "") -> World:
     """client and legacy on node-1, web and api on node-2; a Service in front of web. Legacy is not enrolled."""
     things: list[object] = [
@@ -28,13 +34,7 @@ def a_world(*more: object, without: str = "") -> World:
         a_pod("web", WEB_IP, "node-2"),
         a_pod("api", API_IP, "node-2"),
         a_pod("legacy", LEGACY_IP, enrolled=False),
-        Service(
-            namespace="shop",
-            name="web",
-            vips=(WEB_VIP,),
-            ports=(ServicePort(name="http", port=80, target=8080),),
-            selector={"app": "web"},
-        ),
+        a_service("web", "web", WEB_VIP),
     ]
     kept = [thing for thing in things if getattr(thing, "name", None) != without or isinstance(thing, Service)]
     return World.build().replace([*kept, *more], revision="1")  # type: ignore[list-item]

@@ -77,6 +77,16 @@ def test_an_answer_for_one_authority_is_not_repeated_for_another(far: harness.No
     assert len(far.agent.asked(abi.Type.REQUEST)) == 2
 
 
+def test_an_answer_is_repeated_for_the_host_it_was_given_for(far: harness.Node, ca: pki.Authority) -> None:
+    """The record names the Service that was asked for: the client's port changes, the host must be the same."""
+    remember(far)
+    with apps.App(apps.echo) as app, h2peer.dial(far.tunnel(), ca.svid()) as client:
+        for port, host in enumerate(("", ";host=web", ";host=web2", "", ";host=web", ";Host=web2"), start=4000):
+            forwarded = f'for="10.0.0.9:{port}"{host}'
+            assert client.ask(f"{app.address[0]}:{app.address[1]}", [("forwarded", forwarded)]).status == 200
+    assert len(far.agent.asked(abi.Type.REQUEST)) == 4, "one for each way to say it"
+
+
 def test_an_answer_for_one_peer_is_not_repeated_for_another(far: harness.Node, ca: pki.Authority) -> None:
     """The same authority, asked for by another identity, is another question."""
 

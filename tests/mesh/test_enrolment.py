@@ -67,7 +67,7 @@ def test_each_side_writes_one_record_that_names_both_identities(mesh: Mesh, wire
         assert (row["verdict"], row["path"], row["connection_security_policy"]) == ("allow", "tunnel", "mutual_tls")
         assert (row["bytes_sent"], row["bytes_received"]) == (len(f"echo {word}\n"), len(f"{word}\n"))
         assert (row["source_pod"], row["destination_pod"], row["end"]) == ("client", "web", "closed")
-    assert source["destination_service"] == "web.shop.svc.cluster.local"
+        assert row["destination_service"] == "web.shop.svc.cluster.local"
     assert source["destination_address"] == f"{mesh.vip('shop/web')}:80"
     assert destination["source_address"].rpartition(":")[0] == mesh.ip("shop/client")
     assert destination["destination_address"] == f"{mesh.ip('shop/web')}:8080"

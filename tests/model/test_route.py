@@ -187,6 +187,7 @@ def test_a_pods_address_is_told_as_the_headless_service_that_must_have_been_mean
     assert ask(NEAR, headless, SERVICE, to="10.1.0.1", port=8080).service == headless
     assert ask(NEAR, headless, to="10.1.0.1", port=9).service is None
     assert ask(NEAR, headless, replace(headless, name="more"), to="10.1.0.1", port=8080).service is None
+    assert "svcs:shop" in ask(NEAR, to="10.1.0.1", port=8080).deps, "one may come"
 
 
 def test_a_pod_that_is_not_enrolled_is_dialled_in_the_clear() -> None:

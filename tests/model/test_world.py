@@ -120,8 +120,8 @@ STEPS = {
         [(mesh.Workload, "shop/web")],
         {"wl:shop/web", "svc:shop/web", "ip:10.1.0.1", "ip:fd00::1"},
     ),
-    "a service goes": ([], [(mesh.Service, "shop/web")], {"svc:shop/web", "ip:10.96.0.1"}),
-    "a service of nobody comes": ([a_service("x/y", "10.96.0.9")], [], {"svc:x/y", "ip:10.96.0.9"}),
+    "a service goes": ([], [(mesh.Service, "shop/web")], {"svc:shop/web", "svcs:shop", "ip:10.96.0.1"}),
+    "a service of nobody comes": ([a_service("x/y", "10.96.0.9")], [], {"svc:x/y", "svcs:x", "ip:10.96.0.9"}),
     "a namespace changes": ([mesh.Namespace(name="shop", require_mtls=True)], [], {"ns:shop"}),
     "a policy comes": ([a_policy("shop/p")], [], {"policy:shop"}),
     "a peer authentication comes": ([a_peer_authentication("shop/p", "STRICT")], [], {"policy:shop"}),
@@ -138,6 +138,23 @@ def test_a_change_touches_what_it_concerns(upserts: list[Any], removals: list[An
     assert diff(world, after).touched() == tokens
     assert bool(diff(world, after)) is bool(tokens)
     assert after.revision == "2"
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "found"),
+    [
+        (a_service("shop/web", target=8080), 8080, True),
+        (a_service("shop/web", port=8080, target=80), 8080, False),
+        (a_service("shop/web", target="http"), 9090, True),
+        (a_service("shop/web", target="nobody"), 9090, False),
+        (a_service("shop/other"), 8080, False),
+        (a_service("else/web"), 8080, False),
+    ],
+    ids=["its target", "not its own port", "a named target", "a name the pod has not", "others' pods", "elsewhere"],
+)
+def test_a_port_of_a_pod_is_behind_the_services_that_lead_to_it(service: Any, port: int, found: bool) -> None:
+    pod = replace(WEB, labels={"app": "web"}, ports={"http": 9090})
+    assert a_world(pod, service).services_at(pod, port) == ((service,) if found else ())
 
 
 def test_another_mesh_config_touches_everything() -> None:
