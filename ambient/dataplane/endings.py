@@ -9,7 +9,7 @@ from ambient.dataplane import abi, parties, wire
 from ambient.dataplane.decisions import Note
 from ambient.dataplane.pods import LocalPods, role_of
 from ambient.model.world import World
-from ambient.observe.records import Ending, Flow, Party
+from ambient.observe.records import Ending, Flow, Party, Path
 
 # Ends that mean the mesh said no, although no decision did: the record says deny and names the reason.
 _REFUSALS = frozenset(
@@ -24,6 +24,12 @@ _REFUSALS = frozenset(
         abi.Reason.STRANGER,
     }
 )
+# How what was never decided came to us; from a pod of ours it came no farther.
+_WAYS: dict[abi.Role, Path] = {
+    abi.Role.OUTBOUND: "none",
+    abi.Role.INBOUND_TUNNEL: "tunnel",
+    abi.Role.INBOUND_PLAIN: "plaintext",
+}
 
 
 _CONN = struct.Struct("@8Q 16sI4x 16sI4x 16sI4x 8x 16s2I8x")  # abi.Conn at once: field by field costs 5 us more
@@ -81,6 +87,6 @@ def _undecided(conn: abi.Conn, world: World, pods: LocalPods) -> Flow:
         verdict="deny",
         rule="ended before it was decided",
         reason=abi.Reason(conn.reason).name.lower(),
-        path="plaintext" if role is abi.Role.INBOUND_PLAIN else "tunnel",
+        path=_WAYS[role],
         security="unknown",
     )

@@ -138,7 +138,7 @@ def _refuse(question: Outbound, world: World, source: Party, reason: str, why: s
             verdict="deny",
             rule=why,
             reason=reason,
-            path="tunnel",
+            path="none",
             security="unknown",
         ),
         deps=deps,

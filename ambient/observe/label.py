@@ -18,7 +18,7 @@ MAX = 1024
 MARK = "~"  # the end of a text that was shortened
 _REPORTERS = ("source", "destination")
 _VERDICTS = ("allow", "deny")
-_PATHS = ("tunnel", "plaintext", "direct")
+_PATHS = ("tunnel", "plaintext", "direct", "none")
 _SECURITIES = ("mutual_tls", "unknown")
 
 

@@ -17,7 +17,7 @@ from ambient.observe import flags, label
 
 Reporter = Literal["source", "destination"]
 Verdict = Literal["allow", "deny"]
-Path = Literal["tunnel", "plaintext", "direct"]
+Path = Literal["tunnel", "plaintext", "direct", "none"]  # none: refused before it went anywhere
 Security = Literal["mutual_tls", "unknown"]
 
 TEXT_MAX = 512  # characters of free text in a record: a line stays far below PIPE_BUF, which makes its write atomic

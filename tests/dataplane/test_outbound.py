@@ -49,6 +49,7 @@ def test_a_refused_plan_is_a_refusal_with_its_sentence() -> None:
     assert outcome.verdict is abi.Verdict.REFUSE
     assert (outcome.flow.verdict, outcome.flow.reason) == ("deny", "mtls_required")
     assert "require" in outcome.flow.rule
+    assert outcome.flow.path == "none", "it went nowhere"
 
 
 def test_a_client_that_left_the_world_or_was_replaced_by_a_namesake_is_refused() -> None:

@@ -277,7 +277,7 @@ def test_a_connection_nobody_answered_is_a_denial_that_says_so() -> None:
     conn = abi.Conn(id=3, listener=listener_id(setup.cookie, OUTBOUND), reason=abi.Reason.NO_ANSWER)
     setup.say(abi.Type.ENDED, conn)
     ((flow, _),) = setup.records.all
-    assert (flow.verdict, flow.reason, flow.reporter) == ("deny", "no_answer", "source")
+    assert (flow.verdict, flow.reason, flow.reporter, flow.path) == ("deny", "no_answer", "source", "none")
 
 
 def test_a_change_tells_the_engine_to_cut_what_would_be_refused_now() -> None:

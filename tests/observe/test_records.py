@@ -86,7 +86,8 @@ parties = st.builds(Party, **dict.fromkeys(Party.__slots__, texts))  # type: ign
 flows = st.builds(
     Flow, reporter=st.sampled_from(["source", "destination"]), source=parties, destination=parties, service=texts,
     verdict=st.sampled_from(["allow", "deny"]), rule=texts, reason=texts,
-    path=st.sampled_from(["tunnel", "plaintext", "direct"]), security=st.sampled_from(["mutual_tls", "unknown"]),
+    path=st.sampled_from(["tunnel", "plaintext", "direct", "none"]),
+    security=st.sampled_from(["mutual_tls", "unknown"]),
 )  # fmt: skip
 
 
