@@ -174,7 +174,10 @@ BROKEN = {
     ),
     "code": ("!!python/object/apply:os.system [x]", "bad.yaml: document 1: line 1, column 1: expected YAML, found"),
     "no text": (b"\x80\x81", "bad.yaml: document 1: expected YAML, found"),
-    "very deep": ("[" * 100_000, "bad.yaml: expected at most 100 levels of nesting, found more, at line 1"),
+    "very deep": (
+        "[ " * 100_000,  # libyaml reads some 1,000 characters ahead, and has a limit of its own there
+        "bad.yaml: expected at most 100 levels of nesting, found more, at line 1",
+    ),
     "a list": ("- a\n", "bad.yaml: document 1: expected a Kubernetes object (a mapping with apiVersion"),
 }
 
