@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ambient.model import draft
+from ambient.model import contradictions, draft
 from ambient.model.changes import Changes
 from ambient.model.mesh import (
     AuthorizationPolicy,
@@ -156,21 +156,9 @@ class World:
         """Sorted by name."""
         return self._tables.peer_authentications_in.get(namespace, ())
 
-    def problems(self) -> list[str]:
-        """What contradicts itself, in sentences, sorted."""
-        return problems(self._tables)
-
-
-def problems(tables: Tables) -> list[str]:
-    words = {"wl": "Pod", "svc": "Service", "node": "Node"}
-    found = []
-    for ip in tables.contested:
-        owners = [words[kind] + " " + key for kind, _, key in (claim.partition(":") for claim in tables.claims[ip])]
-        found.append(f"address {ip} belongs to {' and '.join(sorted(owners))}: nothing to or from it is trusted")
-    for node, keys in tables.on_node.items():
-        if node and node not in tables.nodes:  # without a node: not scheduled yet
-            found.append(f"Node {node!r} does not exist, but is the node of Pod {', '.join(sorted(keys))}")
-    return sorted(found)
+    def problems(self) -> list[contradictions.Contradiction]:
+        """What contradicts itself, sorted."""
+        return contradictions.within(self._tables)
 
 
 def diff(old: World, new: World) -> Changes:

@@ -18,11 +18,11 @@ import watchfiles
 
 from ambient.model.mesh import MeshConfig
 from ambient.model.world import World
-from ambient.sources import files
-from ambient.sources.documents import parse
-from ambient.sources.errors import BadManifest, SourceError
+from ambient.sources import files, review
+from ambient.sources.documents import Found, twice
+from ambient.sources.errors import BadManifest, Place, SourceError
 from ambient.sources.inventory import Inventory
-from ambient.sources.manifests import Object, Ref
+from ambient.sources.manifests import Ref
 
 __all__ = ["BadManifest", "Directory", "SourceError", "load", "revision", "watch"]
 
@@ -33,16 +33,8 @@ RETRY_S = 1.0  # how often a directory that is not there is looked for: nothing 
 
 
 def load(path: str | os.PathLike[str], mesh: MeshConfig) -> World:
-    """The World that a directory, or one file, describes. Raises SourceError: every reason why it describes none."""
-    root = Path(path)
-    if not root.is_file():
-        return Directory.at(root, mesh).refresh()
-    with files.readable(root):
-        content = root.read_bytes()
-    parsed, revision = parse(root.name, content), files.named(files.digest(root.name, content))
-    if parsed.errors:
-        raise SourceError(parsed.errors, revision)
-    return _consistent(Inventory(World(mesh=mesh)).apply(parsed.objects, (), revision=revision).world)
+    """The World that a directory describes. Raises SourceError: every reason why it describes none."""
+    return Directory.at(path, mesh).refresh()
 
 
 def revision(path: str | os.PathLike[str]) -> str:
@@ -94,7 +86,9 @@ async def _attempts(directory: Directory) -> AsyncGenerator[World | SourceError,
         # The watch begins as soon as the first burst is asked for. Only then read, or a change in between were lost.
         await asyncio.sleep(0)
         if first.done() and (problem := first.exception()):
-            yield SourceError([f"{directory.root}: cannot be watched: {problem}"])
+            yield SourceError(
+                [Place(str(directory.root)).wrong("", "", "a directory that can be watched", str(problem))]
+            )
             return
         yield await directory.attempt()
         burst = await first
@@ -124,7 +118,7 @@ class Directory:
     _complete: bool = False  # everything was looked at; changes are enough from here on
     _revision: int = 0  # sum of the files' digests: costs nothing to keep
     _errors: dict[str, tuple[BadManifest, ...]] = field(default_factory=dict)  # by file
-    _definitions: dict[Ref, dict[str, Object]] = field(default_factory=dict)  # by file
+    _definitions: dict[Ref, dict[str, Found]] = field(default_factory=dict)  # by file
     _twice: set[Ref] = field(default_factory=set)
     _pending: set[Ref] = field(default_factory=set)  # not as in the last good World
     _inventory: Inventory | None = None  # with the last good World
@@ -143,7 +137,7 @@ class Directory:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which manifests are of no concern to the mesh."""
-        return tuple(note for name in sorted(self._files) for note in self._files[name].parsed.notes)
+        return tuple(str(note) for name in sorted(self._files) for note in self._files[name].parsed.notes)
 
     def refresh(self, changed: Iterable[Path] = ()) -> World:
         """Read what changed and make the next World. Raises SourceError if there is none; the next refresh goes on.
@@ -156,15 +150,19 @@ class Directory:
         if self._errors or self._twice:
             clashes = [self._clash(ref) for ref in self._twice]
             raise SourceError([*clashes, *itertools.chain.from_iterable(self._errors.values())], revision)
-        now = {ref: next(iter(self._definitions.get(ref, {}).values()), None) for ref in self._pending}
+        now = {ref: self._defined(ref) for ref in self._pending}
         inventory = (self._inventory or Inventory(World(mesh=self.mesh))).apply(
-            [(ref, found) for ref, found in now.items() if found is not None],
+            [(ref, found.object) for ref, found in now.items() if found is not None],
             [ref for ref, found in now.items() if found is None],
             revision=revision,
         )
-        world = _consistent(inventory.world)
+        if errors := review.contradictions(inventory.world, self._defined):
+            raise SourceError(errors, revision)
         self._inventory, self._pending = inventory, set()
-        return world
+        return inventory.world
+
+    def _defined(self, ref: Ref) -> Found | None:
+        return next(iter(self._definitions.get(ref, {}).values()), None)
 
     def _suspects(self, changed: list[Path]) -> list[str]:
         """Names to read again: those that changed, if that can be told, else all whose stamp is another."""
@@ -185,8 +183,8 @@ class Directory:
         if old := self._files.pop(name, None):
             self._revision -= old.digest
             self._errors.pop(name, None)
-            for ref, _ in old.parsed.objects:
-                self._define(ref, name, None)
+            for found in old.parsed.objects:
+                self._define(found.ref, name, None)
         new = files.read(self.root, name)
         if new is None:
             return
@@ -194,10 +192,10 @@ class Directory:
         self._revision += new.digest
         if new.parsed.errors:
             self._errors[name] = new.parsed.errors
-        for ref, found in new.parsed.objects:
-            self._define(ref, name, found)
+        for found in new.parsed.objects:
+            self._define(found.ref, name, found)
 
-    def _define(self, ref: Ref, name: str, found: Object | None) -> None:
+    def _define(self, ref: Ref, name: str, found: Found | None) -> None:
         self._pending.add(ref)
         definitions = self._definitions.setdefault(ref, {})
         if found is None:
@@ -209,13 +207,5 @@ class Directory:
             del self._definitions[ref]
 
     def _clash(self, ref: Ref) -> BadManifest:
-        first, *others = sorted(self._definitions[ref])
-        return BadManifest(
-            first, 0, " ".join(ref), "", "one definition of this object", f"it in {', '.join(others)} too"
-        )
-
-
-def _consistent(world: World) -> World:
-    if problems := world.problems():
-        raise SourceError(problems, world.revision)
-    return world
+        first, *others = (self._definitions[ref][name].place for name in sorted(self._definitions[ref]))
+        return twice(" ".join(ref), first, *others)

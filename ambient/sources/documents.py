@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from ambient.sources import manifests
-from ambient.sources.errors import BadManifest
+from ambient.sources.errors import BadManifest, Note, Place
 from ambient.sources.manifests import Object, Ref
+from ambient.sources.reading import Spot
 
 
 class Loader(yaml.CSafeLoader):
@@ -38,50 +39,72 @@ Loader.yaml_implicit_resolvers = {
 DEPTH = 100  # levels; libyaml's binding recurses without a limit of its own and would crash the process
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One manifest as it is written: nothing is known of it yet."""
+
+    place: Place
+    manifest: object
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One manifest as the mesh understands it."""
+
+    ref: Ref
+    object: Object
+    place: Place
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """What one file holds."""
+    """What one file, or several, hold."""
 
-    objects: tuple[tuple[Ref, Object], ...] = ()
+    objects: tuple[Found, ...] = ()
     errors: tuple[BadManifest, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def parse(name: str, content: bytes) -> Parsed:
-    """Read a file's content. `name` is what errors call the file. Never raises for what is in it."""
-    objects: list[tuple[Ref, Object]] = []
+    """Read and translate a file's content. `name` is what errors call the file. Never raises for what is in it."""
+    documents, broken = read(name, content)
+    return translate(documents, broken)
+
+
+def translate(documents: Iterable[Document], broken: Iterable[BadManifest] = ()) -> Parsed:
+    """What the mesh has to say of each document. `broken`: errors that there are already."""
+    first: dict[Ref, Found] = {}
     errors: list[BadManifest] = []
-    notes: list[str] = []
-    first: dict[Ref, int] = {}
-    documents, broken = _documents(name, content)
-    for number, document in documents:
-        for manifest in manifests.expand(document):
-            found = manifests.translate(manifest)
-            errors += [BadManifest(name, number, found.subject, p.path, p.expected, p.found) for p in found.problems]
-            if found.note and not found.problems:
-                notes.append(f"{name}: document {number}: {found.note}")
-            if found.object is None:
-                continue
-            if (before := first.setdefault(found.ref, number)) != number or found.ref in {r for r, _ in objects}:
-                errors.append(
-                    BadManifest(
-                        name, number, found.subject, "", "one object of this name", f"it in document {before} too"
-                    )
-                )
-            objects.append((found.ref, found.object))
-    return Parsed(objects=tuple(objects), errors=(*errors, *broken), notes=tuple(notes))
+    notes: list[Note] = []
+    for document in documents:
+        place, known = document.place, manifests.translate(document.manifest)
+        errors += [place.wrong(known.subject, row.path, row.expected, row.found) for row in known.problems]
+        if known.note and not known.problems:
+            notes.append(place.note(known.subject, "", known.note))
+        if known.object is None:
+            continue
+        found = Found(known.ref, known.object, place)
+        if (other := first.setdefault(known.ref, found)) is not found:
+            errors.append(twice(known.subject, place, other.place))
+    return Parsed(objects=tuple(first.values()), errors=(*errors, *broken), notes=tuple(notes))
 
 
-def _documents(name: str, content: bytes) -> tuple[list[tuple[int, object]], list[BadManifest]]:
-    """The documents that are not empty, numbered from 1, up to the first that is no YAML."""
-    found: list[tuple[int, object]] = []
+def twice(subject: str, place: Place, *others: Place) -> BadManifest:
+    written = ", ".join(f"document {other.document}" if other.file == place.file else str(other) for other in others)
+    return place.wrong(subject, "", "one definition of this object", f"it in {written} too")
+
+
+def read(name: str, content: bytes) -> tuple[list[Document], list[BadManifest]]:
+    """The documents that are not empty, Lists opened, up to the first that is no YAML."""
+    found: list[Document] = []
+    errors: list[BadManifest] = []
     number = 0
     try:
         _check_depth(content)
     except yaml.YAMLError:
         pass  # said below, after what comes before it was read
     except RecursionError as error:
-        return [], [BadManifest(name, 0, "", "", f"at most {DEPTH} levels of nesting", str(error))]
+        return [], [Place(name).wrong("", "", f"at most {DEPTH} levels of nesting", str(error))]
     try:
         loader = Loader(content)
         try:
@@ -89,15 +112,27 @@ def _documents(name: str, content: bytes) -> tuple[list[tuple[int, object]], lis
                 number += 1
                 document = loader.get_data()
                 if document is not None:
-                    found.append((number, document))
+                    found += _opened(Document(Place(name, number), document), errors)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         text = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        return found, [BadManifest(name, number or 1, "", line, "YAML", text)]
-    return found, []
+        errors.append(Place(name, number or 1).wrong("", line, "YAML", text))
+    return found, errors
+
+
+def _opened(document: Document, errors: list[BadManifest]) -> Iterator[Document]:
+    """The document, or what is in it if it is a List."""
+    place, body = document.place, document.manifest
+    if not isinstance(body, Mapping) or (body.get("apiVersion"), body.get("kind")) != ("v1", "List"):
+        yield document
+        return
+    items = Spot(body).get("items")
+    for item in items.items():
+        yield from _opened(Document(Place(place.file, place.document, place.within(item.path)), item.value), errors)
+    errors += [place.wrong("List", row.path, row.expected, row.found) for row in items.problems]
 
 
 def _check_depth(content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a source. Texts say where, what was expected and what was found."""
+"""What can be said of manifests: errors and notes, each with its place. Pure; nothing is judged here."""
 
 from __future__ import annotations
 
@@ -7,28 +7,68 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a manifest is written."""
+
+    file: str
+    document: int = 0  # counted from 1; 0: the file as a whole
+    inside: str = ""  # items[2]: in a List
+
+    def __str__(self) -> str:
+        return f"{self.file} document {self.document}" if self.document else self.file
+
+    def wrong(self, object: str, field: str, expected: str, found: str) -> BadManifest:
+        return BadManifest(self.file, self.document, object, self.within(field), expected, found)
+
+    def note(self, object: str, field: str, text: str) -> Note:
+        return Note(self.file, self.document, object, self.within(field), text)
+
+    def within(self, field: str) -> str:
+        """The field's path in the document."""
+        return f"{self.inside}.{field}" if self.inside and field else self.inside or field
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class BadManifest(Exception):
     """One field, document or file that is not what it must be."""
 
     file: str
-    document: int  # counted from 1; 0: the file as a whole
-    subject: str  # "Pod shop/web", as far as it is known
-    path: str  # spec.rules[0].from; empty: the document as a whole
+    document: int
+    object: str  # "Pod shop/web", as far as it is known
+    field: str  # spec.rules[0].from; empty: the document as a whole
     expected: str
     found: str
 
     def __str__(self) -> str:
-        document = f"document {self.document}" if self.document else ""
-        subject = f"({self.subject})" if self.subject else ""
-        place = " ".join(part for part in (document, subject) if part)
-        where = ": ".join(part for part in (self.file, place, self.path) if part)
+        where = _where(self.file, self.document, self.object, self.field)
         return f"{where}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Note:
+    """What is accepted and makes no difference, and why."""
+
+    file: str
+    document: int
+    object: str
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{_where(self.file, self.document, self.object, self.field)}: {self.text}"
+
+
+def _where(file: str, document: int, object: str, field: str) -> str:
+    place = " ".join(
+        part for part in (f"document {document}" if document else "", f"({object})" if object else "") if part
+    )
+    return ": ".join(part for part in (file, place, field) if part)
 
 
 class SourceError(Exception):
     """A source's state cannot become a World. `errors`: every reason, sorted; the last good World stays."""
 
-    def __init__(self, errors: Iterable[object], revision: str = "") -> None:
-        self.errors: tuple[str, ...] = tuple(sorted({str(error) for error in errors}))
+    def __init__(self, errors: Iterable[BadManifest], revision: str = "") -> None:
+        self.errors: tuple[str, ...] = tuple(str(error) for error in sorted(set(errors)))
         self.revision = revision  # of the state that is bad
         super().__init__("\n".join(self.errors))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ambient.sources.documents import Parsed, parse
-from ambient.sources.errors import BadManifest, SourceError
+from ambient.sources import documents as parser
+from ambient.sources.documents import Document, Parsed
+from ambient.sources.errors import BadManifest, Place, SourceError
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -59,9 +61,8 @@ def read(root: Path, name: str) -> File | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
-        problem = BadManifest(name, 0, "", "", "a readable file", error.strerror or str(error))
-        return File(stamp=(), digest=digest(name, b""), parsed=Parsed(errors=(problem,)))
-    return File(stamp, digest(name, content), parse(name, content))
+        return File(stamp=(), digest=digest(name, b""), parsed=Parsed(errors=(_unreadable(name, error),)))
+    return File(stamp, digest(name, content), parser.parse(name, content))
 
 
 @contextlib.contextmanager
@@ -69,7 +70,45 @@ def readable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceError([f"{root}: cannot be read: {error.strerror}: {error.filename}"]) from error
+        raise SourceError([_unreadable(str(root), error)]) from error
+
+
+def _unreadable(name: str, error: OSError) -> BadManifest:
+    at = f": {error.filename}" if error.filename and str(error.filename) != name else ""
+    return Place(name).wrong("", "", "a readable file or directory", (error.strerror or str(error)) + at)
+
+
+def documents(paths: Iterable[Path]) -> tuple[list[Document], list[BadManifest]]:
+    """What is written in these files, and in those of these directories that count; and what could not be read.
+
+    Files are called as the user called them. `-` is the standard input.
+    """
+    found: list[Document] = []
+    errors: list[BadManifest] = []
+    for path in paths:
+        for name, content in _contents(path, errors):
+            more, broken = parser.read(name, content)
+            found += more
+            errors += broken
+    return found, errors
+
+
+def _contents(path: Path, errors: list[BadManifest]) -> Iterator[tuple[str, bytes]]:
+    try:
+        if str(path) == "-":
+            yield "standard input", sys.stdin.buffer.read()
+        elif not path.is_dir():
+            yield str(path), path.read_bytes()
+        else:
+            names = sorted(name for name, _ in scan(path))
+            if not names:
+                errors.append(
+                    Place(str(path)).wrong("", "", "a *.yaml, *.yml or *.json file in this directory", "none")
+                )
+            for name in names:
+                yield str(path / name), (path / name).read_bytes()
+    except OSError as error:
+        errors.append(_unreadable(str(path), error))
 
 
 def digest(name: str, content: bytes) -> int:

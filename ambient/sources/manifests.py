@@ -69,11 +69,3 @@ def translate(manifest: object) -> Translated:
     if doc.problems:
         return Translated(ref, problems=tuple(dict.fromkeys(doc.problems)))
     return Translated(ref, found)
-
-
-def expand(document: object) -> list[object]:
-    """The manifests in one document: itself, or the items of a v1 List."""
-    if isinstance(document, Mapping) and document.get("apiVersion") == CORE and document.get("kind") == "List":
-        items = document.get("items")
-        return list(items) if isinstance(items, list) else []
-    return [document]

@@ -80,11 +80,6 @@ def test_a_directory_becomes_a_world(place: Path) -> None:
     assert world.mesh == CONFIG
 
 
-def test_one_file_becomes_a_world(place: Path) -> None:
-    (place / "all.yaml").write_text((place / "shop.yaml").read_text() + "---\n" + (place / "web.yaml").read_text())
-    assert directory.load(place / "all.yaml", CONFIG).workloads["shop/web"].enrolled
-
-
 def test_directories_below_json_and_lists_count_and_hidden_or_other_files_do_not(place: Path) -> None:
     (place / "more").mkdir()
     (place / "more" / "db.json").write_text(
@@ -103,7 +98,9 @@ def test_an_empty_directory_is_an_empty_world(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("function", [lambda path: directory.load(path, CONFIG), directory.revision])
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path, function: Callable[[Path], Any]) -> None:
-    with pytest.raises(SourceError, match="gone: cannot be read: No such file or directory"):
+    with pytest.raises(
+        SourceError, match="gone: expected a readable file or directory, found No such file or directory"
+    ):
         function(tmp_path / "gone")
 
 
@@ -204,16 +201,42 @@ def test_one_object_in_two_files_or_documents_is_an_error(place: Path) -> None:
     (place / "copy.yaml").write_text(pod("web", "10.1.0.1"))
     (place / "twice.yaml").write_text(POLICY + "---\n" + POLICY.replace("security.istio.io/v1", "ambient.dev/v1alpha1"))
     assert errors(place) == (
-        "copy.yaml: (Pod shop/web): expected one definition of this object, found it in web.yaml too",
-        "twice.yaml: document 2 (AuthorizationPolicy shop/web): expected one object of this name,"
+        "copy.yaml: document 1 (Pod shop/web): expected one definition of this object,"
+        " found it in web.yaml document 1 too",
+        "twice.yaml: document 2 (AuthorizationPolicy shop/web): expected one definition of this object,"
         " found it in document 1 too",
     )
 
 
-def test_contradictions_between_objects_are_errors(place: Path) -> None:
-    (place / "twin.yaml").write_text(pod("twin", "10.1.0.1"))
+def test_contradictions_between_objects_are_errors_with_every_place(place: Path) -> None:
+    (place / "twin.yaml").write_text(namespace("x") + "---\n" + pod("twin", "10.1.0.1"))
     assert errors(place) == (
-        "address 10.1.0.1 belongs to Pod shop/twin and Pod shop/web: nothing to or from it is trusted",
+        "twin.yaml: document 2 (Pod shop/twin): status.podIPs: expected an address of its own,"
+        " found 10.1.0.1, which Pod shop/web has too",
+        "web.yaml: document 1 (Pod shop/web): status.podIPs: expected an address of its own,"
+        " found 10.1.0.1, which Pod shop/twin has too",
+    )
+
+
+def test_a_node_that_goes_is_missed_where_its_pods_are_written(place: Path) -> None:
+    source = Directory.at(place, CONFIG)
+    source.refresh()
+    (place / "shop.yaml").write_text(namespace())
+    with pytest.raises(SourceError) as caught:
+        source.refresh([place / "shop.yaml"])
+    assert caught.value.errors == (
+        "web.yaml: document 1 (Pod shop/web): spec.nodeName: expected a Node that exists, found 'n1'",
+    )
+
+
+def test_what_is_wrong_in_a_list_is_found_there(place: Path) -> None:
+    (place / "list.json").write_text(
+        '{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Node"}, 7]}'
+    )
+    assert errors(place) == (
+        "list.json: document 1: items[1]: expected a Kubernetes object (a mapping with apiVersion, kind and metadata),"
+        " found 7",
+        "list.json: document 1 (Node): items[0].metadata.name: expected a name, found nothing",
     )
 
 
@@ -221,7 +244,7 @@ def test_a_file_that_cannot_be_read_is_an_error_and_a_directory_is_no_file(place
     (place / "dir.yaml").mkdir()
     assert directory.load(place, CONFIG).workloads
     (place / "loop.yaml").symlink_to("loop.yaml")
-    with pytest.raises(SourceError, match=r"cannot be read: Too many levels of symbolic links: .*/loop.yaml"):
+    with pytest.raises(SourceError, match=r"readable .*, found Too many levels of symbolic links: .*/loop.yaml"):
         directory.load(place, CONFIG)
 
 
@@ -277,7 +300,7 @@ def test_notes_tell_what_is_of_no_concern(place: Path) -> None:
     (place / "job.yaml").write_text("apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\n")
     source = Directory.at(place, CONFIG)
     source.refresh()
-    assert source.notes == ("job.yaml: document 1: batch/v1 Job is of no concern to the mesh",)
+    assert source.notes == ("job.yaml: document 1 (Job default/x): batch/v1 Job is of no concern to the mesh",)
 
 
 # --- following
