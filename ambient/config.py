@@ -6,10 +6,17 @@ The options and environment variables (AMBIENT_<OPTION>) that fill them are in a
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ambient.model.mesh import MeshConfig
+
+LABS = Path("/run/ambient/lab")  # a directory per lab on this machine
+LAB = "lab"  # the one that is meant when none is named
+# Part of names of netns and cgroups and of paths of sockets. No dash: "amb-NAME-" is no prefix of another lab's names.
+LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
+LAB_NAME_IS = "a letter, then at most 19 lower-case letters or digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

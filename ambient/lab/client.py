@@ -4,6 +4,7 @@ but the lab's name, so that any number of Lab objects may speak of the same lab.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -14,23 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from ambient import config
-from ambient.lab import layout, linux, manifests, process, rpc, teardown
-from ambient.lab.errors import Environment, Gone, LabError, Refused
-from ambient.lab.manifests import Document
+from ambient.lab import admission, cgroups, cluster, layout, linux, process, rpc, teardown
+from ambient.lab.errors import Environment, Gone, LabError, NotReady, Refused
 from ambient.lab.process import Entrance
 from ambient.lab.state import State
+from ambient.sources import documents as parser
+from ambient.sources import files
+from ambient.sources.documents import Document
+from ambient.sources.errors import Place
+from ambient.sources.reading import hint
 
 TIMEOUT_S = 60.0  # for pods to be ready and the mesh to converge; an up takes 5 s
 GRACE_S = 15.0  # beyond which a daemon that must answer at `timeout` counts as gone
 # The very package that runs here, installed or not: daemon and agents are never of another version.
 _PACKAGE_PATH = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-Manifests = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+Manifests = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any] | Path]
 
 
 class Lab:
     """One lab, which need not exist yet. As a context manager it is taken down at the end."""
 
-    def __init__(self, name: str = "lab", *, base: Path = layout.BASE) -> None:
+    def __init__(self, name: str = config.LAB, *, base: Path = layout.BASE) -> None:
         try:
             root = config.cgroup2_root()
         except LookupError as error:
@@ -46,33 +51,45 @@ class Lab:
     # Verbs
 
     def up(
-        self, found: Manifests, *, mesh: bool = True, timeout: float = TIMEOUT_S, agent: Sequence[str] | None = None
-    ) -> None:
-        """Make the lab of these manifests and wait until it is ready.
+        self,
+        found: Manifests,
+        *,
+        mesh: bool = True,
+        timeout: float = TIMEOUT_S,
+        keep: bool = False,
+        agent: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Make the lab of these manifests and wait until it is ready. Returns remarks, as apply() does.
 
-        What does not become ready stays up, to be looked at; refused manifests leave nothing. `agent`: the command that
-        stands for `ambient`, for tests of the lab itself.
+        Whatever goes wrong (a manifest, a pod that does not get ready, Ctrl-C), nothing is left; with `keep`, what did
+        not get ready in time stays to be looked at. `agent`: the command that stands for `ambient`, for tests of the
+        lab itself.
         """
         documents = _documents(found)
-        if os.geteuid() != 0:
-            raise Environment("a lab needs root: network namespaces, cgroups and eBPF are made")
+        admission.refuse(admission.judge(cluster.INITIAL, documents, new_uid=str).errors)  # before anything is made
+        _root("make a lab: network namespaces, cgroups and eBPF")
         self._claim()
         try:
             self._start_daemon(mesh, agent)
-            self._change("apply", timeout, documents=documents)
-        except (Refused, Environment, Gone):
-            self.down()
+            return self._apply(documents, timeout)
+        except BaseException as error:
+            if not (keep and isinstance(error, NotReady)):
+                self.down()
             raise
 
-    def apply(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> None:
-        self._change("apply", timeout, documents=_documents(found))
+    def apply(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> list[str]:
+        """Create or change. Returns remarks: what was accepted and makes no difference, who was not waited for."""
+        return self._apply(_documents(found), timeout)
 
-    def delete(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> None:
-        self._change("delete", timeout, documents=_documents(found))
+    def delete(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> list[str]:
+        return self._change("delete", timeout, documents=_packed(_documents(found)))
 
-    def label(self, target: str, *changes: str, timeout: float = TIMEOUT_S) -> None:
-        """`target`: ns/NAME or pod/NAMESPACE/NAME; a change: KEY=VALUE or KEY-."""
-        self._change("label", timeout, target=target, changes=list(changes))
+    def label(self, target: str, *changes: str, timeout: float = TIMEOUT_S) -> list[str]:
+        """`target`: see cluster.TARGET; a change: KEY=VALUE or KEY-."""
+        cluster.target(target)
+        for change in changes:
+            cluster.change(change)
+        return self._change("label", timeout, target=target, changes=list(changes))
 
     def wait(self, *, timeout: float = TIMEOUT_S) -> None:
         """Until all pods are ready and the mesh has converged on what is published now."""
@@ -80,12 +97,18 @@ class Lab:
 
     def down(self) -> bool:
         """Remove everything the lab made, whatever died before; False when there was nothing."""
+        _root("remove a lab")
         return teardown.down(self.layout)
 
     # Reading
 
-    def exists(self) -> bool:
-        return self.layout.state.exists()
+    def require(self) -> None:
+        """Raises Gone when there is no such lab."""
+        _root("look at a lab")
+        if not self.layout.state.exists():
+            there = [path.name for path in sorted(self.layout.base.glob("*")) if path.is_dir()]
+            known = f"; labs that exist: {', '.join(there)}" if there else ""
+            raise Gone(f"there is no lab {self.layout.lab}: make one with `ambient lab up`{known}")
 
     def status(self) -> dict[str, Any]:
         """See report.status() for the shape."""
@@ -95,18 +118,17 @@ class Lab:
         """One pod's part of status(). Raises Refused when there is none."""
         pods = self.status()["pods"]
         if pod not in pods:
-            raise Refused(f"there is no pod {pod!r}, only {', '.join(pods) or 'none at all'}")
+            raise Refused(f"there is no pod {pod!r}; {hint(pod, list(pods))}")
         return dict(pods[pod])
 
     def log_file(self, target: str) -> Path:
         """NAMESPACE/POD or node/NAME (its agent's log). Raises Refused when there is none."""
-        kind, _, name = target.partition("/")
-        pod = self.layout.pod_log(target)
-        node = self.layout.agent_log(name)
-        for path in [node, pod] if kind == "node" else [pod]:
-            if name and path.is_file():
-                return path
-        raise Refused(f"lab {self.layout.lab}: there is no log of {target!r}; expected NAMESPACE/POD or node/NAME")
+        self.require()
+        logs = {f"node/{path.parent.name}": path for path in self.layout.state.glob("nodes/*/agent.log")}
+        logs |= {path.stem.replace("_", "/"): path for path in self.layout.state.glob("pods/*.log")}
+        if target not in logs:
+            raise Refused(f"there is no log of {target!r}; {hint(target, sorted(logs))}")
+        return logs[target]
 
     def logs(self, target: str) -> str:
         return self.log_file(target).read_text(errors="replace")
@@ -185,7 +207,7 @@ class Lab:
         except FileExistsError:
             raise LabError(
                 f"lab {self.layout.lab} exists ({self.layout.state}): change it with `ambient lab apply`, "
-                f"or remove it with `ambient lab down --name {self.layout.lab}`"
+                f"or remove it with `ambient lab down --lab {self.layout.lab}`"
             ) from None
         if self.layout.cgroup.exists():
             self.layout.state.rmdir()
@@ -216,35 +238,47 @@ class Lab:
                 cwd="/",
                 env={**os.environ, "PYTHONPATH": _PACKAGE_PATH},
                 pass_fds=[listener.fileno()],
+                preexec_fn=lambda: cgroups.join(self.layout.daemon_cgroup),  # in it from the start: down() finds it
                 check=True,
             )
 
-    def _change(self, verb: str, timeout: float, **arguments: object) -> None:
-        self._ask(verb, timeout + GRACE_S, timeout=timeout, **arguments)
+    def _apply(self, documents: list[Document], timeout: float) -> list[str]:
+        return self._change("apply", timeout, documents=_packed(documents))
+
+    def _change(self, verb: str, timeout: float, **arguments: object) -> list[str]:
+        return list(self._ask(verb, timeout + GRACE_S, timeout=timeout, **arguments)["remarks"])
 
     def _ask(self, verb: str, patience: float, /, **arguments: object) -> Any:
-        if os.geteuid() != 0:
-            raise Environment("labs are root's, to look at as well: run this as root")
-        if not self.exists():
-            raise Gone(f"there is no lab {self.layout.lab}: make one with `ambient lab up`")
+        self.require()
         try:
             return rpc.request(self.layout.socket, verb, patience, **arguments)
         except Gone as error:
             said = process.last_lines(self.layout.daemon_log)
-            raise Gone(f"{error}\n{said}\nremove it with `ambient lab down --name {self.layout.lab}`") from error
+            raise Gone(f"{error}\n{said}\nremove it with `ambient lab down --lab {self.layout.lab}`") from error
 
 
-def _documents(found: Manifests) -> list[dict[str, Any]]:
-    """Paths are read, text is parsed (text has a line break, a path has none), mappings are taken as they are."""
-    documents: list[Document]
-    if isinstance(found, Path) or (isinstance(found, str) and "\n" not in found):
-        documents = manifests.read(Path(found))
-    elif isinstance(found, str):
-        documents = manifests.parse(found)
+def _root(purpose: str) -> None:
+    if os.geteuid() != 0:
+        raise Environment(f"it needs root to {purpose}: run this as root")
+
+
+def _documents(found: Manifests) -> list[Document]:
+    """Files are read, text is parsed (text has a line break, a path has none), mappings are taken as they are.
+
+    Raises Refused for what cannot be read.
+    """
+    if isinstance(found, str) and "\n" in found:
+        documents, broken = parser.read("text", found.encode())
+    elif isinstance(found, str | Path):
+        documents, broken = files.documents([Path(found)])
     else:
-        bodies = [found] if isinstance(found, Mapping) else list(found)
-        documents = [Document(f"manifest {number}", dict(body)) for number, body in enumerate(bodies, 1)]
-    manifests.keyed(documents)  # so that what is plainly wrong is said before anything is made
-    for document in documents:
-        manifests.check(document)
-    return [{"where": document.where, "body": document.body} for document in documents]
+        several = [found] if isinstance(found, Mapping) else list(found)
+        documents, broken = files.documents(item for item in several if isinstance(item, Path))
+        bodies = [item for item in several if not isinstance(item, Path)]
+        documents += [Document(Place("manifest", number), body) for number, body in enumerate(bodies, 1)]
+    admission.refuse(broken)
+    return documents
+
+
+def _packed(documents: list[Document]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(document) for document in documents]

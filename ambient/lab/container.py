@@ -40,6 +40,7 @@ class Container:
         self.state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
         self.trouble = "not started yet"  # why it is not ready, in words
         self.finished: int | None = None  # the exit code it was left with
+        self.hopeless = False  # its program cannot be started at all: waiting will not help
         self._policy = policy
         self._entrance = entrance
         self._prober = prober
@@ -74,7 +75,9 @@ class Container:
             child = process.start(command, enter=self._entrance, env=self._env, output=log)
         except process.CannotStart as error:
             self.trouble = f"cannot be started: {error}"
+            self.hopeless = True
             return 128
+        self.hopeless = False
         prober = tasks.guarded(self._probe(), f"probe {self.spec['name']}")
         try:
             code = await process.ended(child)
@@ -151,8 +154,10 @@ def environment(spec: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, st
 
 
 def _field(pod: Mapping[str, Any], path: str) -> str:
-    """The downward API's fieldPath; empty when the pod has no such field."""
+    """The downward API's fieldPath (see podspec.FIELD_PATHS)."""
     found: Any = pod
     for part in path.split("."):
         found = found.get(part, "") if isinstance(found, Mapping) else ""
-    return ",".join(row["ip"] for row in found) if path == "status.podIPs" else str(found)
+    if path == "spec.serviceAccountName":
+        return found or "default"
+    return ",".join(row["ip"] for row in found) if isinstance(found, list) else str(found)

@@ -11,20 +11,24 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
-from ambient.lab import admission, cluster, endpoints, kubeproxy, manifests, names, report
+from ambient.lab import admission, cluster, endpoints, kubeproxy, names, report
 from ambient.lab.cluster import Objects
 from ambient.lab.errors import LabError, NotReady, Refused
 from ambient.lab.kubelets import Kubelets
 from ambient.lab.layout import Layout
-from ambient.lab.manifests import Document
+from ambient.lab.manifests import Key
 from ambient.lab.rpc import Handler
 from ambient.lab.state import State
 from ambient.lab.store import Store
 from ambient.sources import directory
+from ambient.sources.documents import Document
+from ambient.sources.errors import Place
+from ambient.sources.reading import hint
 
+CONVERGE_S = 5.0  # for the mesh, when the time was spent on waiting for pods
 log = logging.getLogger(__name__)
 
 
@@ -68,46 +72,51 @@ class Daemon:
     # Verbs
 
     async def apply(self, request: dict[str, Any]) -> object:
-        documents = [Document(row["where"], row["body"]) for row in request["documents"]]
+        documents = [_document(row) for row in request["documents"]]
         async with self._change:
-            await self._become(cluster.applied(self.objects, documents, new_uid=lambda: str(uuid.uuid4())), documents)
-        return await self.wait(request)
+            before = {pod.key for pod in self.kubelets.unready()}
+            judged = admission.judge(self.objects, documents, new_uid=lambda: str(uuid.uuid4()))
+            admission.refuse(judged.errors)
+            await self._become(judged.objects)
+        return await self._settle(
+            request, leave=before - judged.given.keys(), remarks=[str(note) for note in judged.notes]
+        )
 
     async def delete(self, request: dict[str, Any]) -> object:
-        documents = [Document(row["where"], row["body"]) for row in request["documents"]]
         async with self._change:
-            await self._become(cluster.deleted(self.objects, manifests.keyed(documents)), ())
-        return await self.wait(request)
+            before = {pod.key for pod in self.kubelets.unready()}
+            objects, errors = cluster.deleted(self.objects, admission.named(map(_document, request["documents"])))
+            admission.refuse(errors)
+            await self._become(objects)
+        return await self._settle(request, leave=before)
 
     async def label(self, request: dict[str, Any]) -> object:
+        key = cluster.target(request["target"])
         async with self._change:
-            key = cluster.target(request["target"])
-            await self._become(cluster.labelled(self.objects, key, request["changes"]), ())
-        return await self.wait(request)
+            before = {pod.key for pod in self.kubelets.unready()}
+            objects = cluster.labelled(self.objects, key, request["changes"])
+            admission.refuse(admission.contradictions(objects))
+            await self._become(objects)
+        return await self._settle(request, leave=before - {key})
 
     async def wait(self, request: dict[str, Any]) -> object:
         """Until every pod is ready and the mesh has converged. Raises NotReady, naming what is not."""
-        deadline = time.monotonic() + float(request["timeout"])
-        await self._pods_ready(deadline, float(request["timeout"]))
-        await self._mesh_converged(deadline, float(request["timeout"]))
-        return {"revision": self._revision}
+        return await self._settle(request)
 
     async def status(self, _request: dict[str, Any]) -> object:
         return await report.status(self.layout, self.objects, self.kubelets)
 
     async def entrance(self, request: dict[str, Any]) -> object:
         """What it takes to get into a pod; asks no agent, so it also answers while one is away."""
-        for key, pod in self.kubelets.pods.items():
-            if key.pod == request["pod"]:
-                return report.entrance(pod)
-        known = ", ".join(sorted(key.pod for key in self.kubelets.pods)) or "none at all"
-        raise Refused(f"there is no pod {request['pod']!r}, only {known}")
+        pods = {key.pod: pod for key, pod in self.kubelets.pods.items()}
+        if request["pod"] not in pods:
+            raise Refused(f"there is no pod {request['pod']!r}; {hint(request['pod'], sorted(pods))}")
+        return report.entrance(pods[request["pod"]])
 
     # Inside
 
-    async def _become(self, objects: Objects, documents: tuple[Document, ...] | list[Document]) -> None:
-        """Make the cluster be `objects`, or raise Refused and change nothing. The caller holds the lock."""
-        admission.check(objects, documents)
+    async def _become(self, objects: Objects) -> None:
+        """Make the cluster be `objects`, or raise LabError and change nothing. The caller holds the lock."""
         try:
             await self.kubelets.prepare(objects)
             self.objects = objects
@@ -124,7 +133,12 @@ class Daemon:
         self.objects = self._with_status()
         if self._store.write(self.objects):
             self._revision = directory.revision(self.layout.cluster)
-            self.kubelets.set_services(kubeproxy.ruleset(endpoints.service_ports(self.objects)))
+            self.kubelets.set_services(
+                {
+                    node: kubeproxy.ruleset(endpoints.service_ports(self.objects, node))
+                    for node in sorted(self.kubelets.nodes)
+                }
+            )
             for key, pod in self.kubelets.pods.items():
                 pod.set_hosts(names.hosts(self.objects, self.objects[key]))
         async with self._published:
@@ -142,18 +156,38 @@ class Daemon:
     def _pod_changed(self) -> None:
         self._dirty.set()
 
-    async def _pods_ready(self, deadline: float, patience: float) -> None:
+    async def _settle(
+        self, request: dict[str, Any], *, leave: Collection[Key] = (), remarks: Sequence[str] = ()
+    ) -> object:
+        """Until pods are ready and the mesh has converged. Raises NotReady, naming what is not.
+
+        `leave`: pods that were not ready before and are no matter of this request: others do not wait for them.
+        """
+        began = time.monotonic()
+        deadline = began + float(request["timeout"])
+        troubles = await self._pods_ready(deadline, leave)
+        # The mesh also converges around a pod that will not get ready: the change is done, then told of.
+        troubles += await self._mesh_converged(max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline)
+        if troubles:
+            raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles))
+        left = [f"pod {pod.key.pod} was not waited for: {pod.why}" for pod in self.kubelets.unready()]
+        return {"revision": self._revision, "remarks": [*remarks, *left]}
+
+    async def _pods_ready(self, deadline: float, leave: Collection[Key]) -> list[str]:
+        """What pods lack at the deadline, or as soon as one of them will never be ready."""
         async with self._published:
-            while list(self.kubelets.troubles()):
+            while waiting := [pod for pod in self.kubelets.unready() if pod.key not in leave]:
+                if hopeless := [pod for pod in waiting if pod.hopeless]:
+                    return [pod.trouble() for pod in hopeless]
                 try:
                     async with asyncio.timeout_at(_loop_time(deadline)):
                         await self._published.wait()
                 except TimeoutError:
-                    troubles = list(self.kubelets.troubles())
-                    raise NotReady(f"not ready after {patience:g} s:\n  " + "\n  ".join(troubles)) from None
+                    return [pod.trouble() for pod in waiting]
+        return []
 
-    async def _mesh_converged(self, deadline: float, patience: float) -> None:
-        """Every agent at the published revision; begun again when that changes meanwhile."""
+    async def _mesh_converged(self, deadline: float) -> list[str]:
+        """Every agent at the published revision, begun again when that changes meanwhile; what they lack at the end."""
         agents = list(self.kubelets.agents.values())
         while agents:
             revision = self._revision
@@ -166,14 +200,12 @@ class Daemon:
                 async with self._republished() as changed:
                     await asyncio.wait({everyone, changed}, return_when=asyncio.FIRST_COMPLETED)
                 if everyone.done():
-                    problems = [task.result() for task in asked if task.result()]
-                    if problems:
-                        raise NotReady(f"the mesh has not converged after {patience:g} s:\n  " + "\n  ".join(problems))
-                    return
+                    return [task.result() for task in asked if task.result()]
             finally:
                 for task in (everyone, *asked):
                     task.cancel()
                 await asyncio.gather(everyone, *asked, return_exceptions=True)
+        return []
 
     @contextlib.asynccontextmanager
     async def _republished(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -190,6 +222,10 @@ class Daemon:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _document(row: dict[str, Any]) -> Document:
+    return Document(Place(**row["place"]), row["manifest"])
 
 
 def _loop_time(monotonic: float) -> float:

@@ -47,12 +47,14 @@ def backing(objects: Objects, key: Key) -> Iterator[Mapping[str, Any]]:
             yield pod
 
 
-def service_ports(objects: Objects) -> Iterator[ServicePort]:
-    """Every port of every service that has an address."""
+def service_ports(objects: Objects, node: str) -> Iterator[ServicePort]:
+    """Every port of every service that has an address, as it is seen on one node."""
     for key in sorted(objects):
         if key.kind != "Service":
             continue
         pods = list(backing(objects, key))
+        if objects[key]["spec"].get("internalTrafficPolicy") == "Local":
+            pods = [pod for pod in pods if pod["spec"]["nodeName"] == node]
         for vip in vips(objects[key]):
             for port in objects[key]["spec"].get("ports") or ():
                 yield ServicePort(

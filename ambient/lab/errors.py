@@ -15,6 +15,12 @@ class Refused(LabError):
     kind = "refused"
 
 
+class Misused(Refused, ValueError):
+    """The request cannot be understood: a name or an argument is not of the form it must have."""
+
+    kind = "misused"
+
+
 class NotReady(LabError):
     """The change was made, but the pods or the mesh did not get ready in time."""
 
@@ -35,7 +41,7 @@ class Environment(LabError):
 
 def from_wire(kind: str, text: str) -> LabError:
     """The error a daemon sent, as an exception again."""
-    for cls in (Refused, NotReady, Gone, Environment):
+    for cls in (Refused, Misused, NotReady, Gone, Environment):
         if cls.kind == kind:
             return cls(text)
     return LabError(text)

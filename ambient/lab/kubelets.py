@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ambient.lab import addressing, cgroups, names, network
@@ -66,18 +66,16 @@ class Kubelets:
             if not pod.containers:
                 pod.start()
 
-    def set_services(self, ruleset: str) -> None:
-        for node in self.nodes:
+    def set_services(self, rulesets: Mapping[str, str]) -> None:
+        """`rulesets`: by node."""
+        for node, ruleset in rulesets.items():
             if self._services.get(node) != ruleset:
                 self._net.set_services(node, ruleset)
                 self._services[node] = ruleset
 
-    def troubles(self) -> Iterator[str]:
-        """Every pod that is not ready, with the reason."""
-        for key in sorted(self.pods):
-            pod = self.pods[key]
-            if not pod.ready and not pod.finished:
-                yield pod.trouble()
+    def unready(self) -> list[Pod]:
+        """The pods that are to become ready and are not, in order."""
+        return [self.pods[key] for key in sorted(self.pods) if self.pods[key].why]
 
     def node_status(self, name: str) -> dict[str, Any]:
         """Kubernetes' node status."""

@@ -1,21 +1,20 @@
 """Where a lab keeps things and what it calls them. Pure: names and paths, nothing is opened or made here.
 
 Everything that outlives a process carries the lab's name, so that several labs stand side by side and `down` can tell
-its own things from anybody else's. A lab's name has no dash: "amb-<lab>-" is then no prefix of another lab's names.
+its own things from anybody else's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ambient.lab.errors import Refused
+from ambient import config
+from ambient.lab.errors import Misused
 
-BASE = Path("/run/ambient/lab")
+BASE = config.LABS
 NETNS_DIR = Path("/run/netns")  # iproute2's, so that `ip netns exec` works on what `lab status` prints
-_LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,8 @@ class Layout:
     base: Path = BASE
 
     def __post_init__(self) -> None:
-        if not _LAB_NAME.fullmatch(self.lab):
-            raise Refused(f"lab name {self.lab!r}: expected a letter, then at most 19 lower-case letters or digits")
+        if not config.LAB_NAME.fullmatch(self.lab):
+            raise Misused(f"lab name {self.lab!r}: expected {config.LAB_NAME_IS}")
 
     @property
     def state(self) -> Path:

@@ -1,4 +1,4 @@
-"""The composition root of a lab's daemon process: puts itself in its cgroup, serves the socket it was given, runs."""
+"""The composition root of a lab's daemon process: serves the socket it was given, runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from ambient import config
-from ambient.lab import cgroups, rpc
+from ambient.lab import rpc
 from ambient.lab.daemon import Daemon
 from ambient.lab.layout import Layout
 from ambient.lab.state import State
@@ -20,7 +20,6 @@ def run(options: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     given = json.loads(options)
     layout = Layout(given["name"], config.cgroup2_root(), Path(given["base"]))
-    cgroups.join(layout.daemon_cgroup)
     agents = tuple(given["agents"]) if given["agents"] else None
     asyncio.run(_serve(Daemon(layout, State.load(layout.state_file), agents), socket.socket(fileno=given["listener"])))
 

@@ -1,27 +1,30 @@
-"""From files or text to manifests, with the checks only the lab can make (can it play this?). No state here.
-
-What the mesh reads of a manifest is checked by the mesh's own parser (admission.py); a kind or a field that the lab
-would have to ignore although a cluster would act on it is refused rather than ignored.
-"""
+"""What manifests are about: kinds, names, labels. Pure; what is in them is checked in playable.py."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ambient.lab.errors import Refused
-from ambient.sources.documents import Loader
+from ambient.sources.reading import Spot, hint
 
 Manifest = Mapping[str, Any]
 CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
 # In the order they are published: a policy is known before the pod it guards.
 KINDS = ("Namespace", "Node", "ServiceAccount", "PeerAuthentication", "AuthorizationPolicy", "Pod", "Service")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
+LABEL = "a DNS label: at most 63 lower-case letters, digits and dashes"  # also part of a host's name
+SUBDOMAIN = "at most 63 lower-case letters, digits, dashes and dots"
+NODE = "at most 40 lower-case letters, digits, dashes and dots (it is part of the paths of sockets)"
+_NAMES = {
+    "Namespace": (re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"), LABEL),
+    "Service": (re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"), LABEL),
+    "Node": (re.compile(r"[a-z0-9]([-a-z0-9.]{0,38}[a-z0-9])?"), NODE),
+}
+_NAME = (re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"), SUBDOMAIN)
+_WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_WORD}")
+_LABEL_VALUE = re.compile(rf"({_WORD})?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,136 +46,46 @@ class Key:
         return "_".join(part for part in (self.kind.lower(), self.namespace, self.name) if part) + ".yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One manifest and where it was written, for error texts."""
-
-    where: str
-    body: dict[str, Any]
-
-
-def read(path: Path) -> list[Document]:
-    """The documents of a file, or of every *.yaml, *.yml and *.json of a directory, in name order."""
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in {".yaml", ".yml", ".json"})
-        if not files:
-            raise Refused(f"{path}: no *.yaml, *.yml or *.json in this directory")
-        return [document for file in files for document in read(file)]
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{path}: cannot be read: {error}") from error
-    return parse(text, str(path))
-
-
-def parse(text: str, file: str = "text") -> list[Document]:
-    """The documents of one YAML (or JSON) stream; empty ones are skipped, a List is opened."""
-    try:
-        bodies = list(yaml.load_all(text, Loader=Loader))
-    except yaml.YAMLError as error:
-        raise Refused(f"{file}: not YAML: {error}") from error
-    return [
-        Document(f"{file} document {number}", body)
-        for number, found in enumerate(bodies, 1)
-        if found is not None
-        for body in _opened(found, f"{file} document {number}")
-    ]
+def identify(manifest: Spot) -> Key | None:
+    """What a manifest is about; None, with problems, when that is nothing the lab knows or has no proper name."""
+    if not isinstance(manifest.value, Mapping):
+        manifest.wrong("a Kubernetes object (a mapping with apiVersion, kind and metadata)")
+        return None
+    kind = manifest.get("kind")
+    if kind.value not in KINDS:
+        close = hint(str(kind.value), KINDS) if kind else ""
+        close = f"; {close}" if close.startswith("did") else ""
+        kind.wrong(f"one of {', '.join(KINDS)} (the lab runs no other controller{close})")
+        return None
+    name, namespace = (manifest.at("metadata", part) for part in ("name", "namespace"))
+    pattern, expected = _NAMES.get(str(kind.value), _NAME)
+    good = isinstance(name.value, str) and bool(pattern.fullmatch(name.value))
+    if not good:
+        name.wrong(expected)
+    if kind.value in CLUSTER_SCOPED:
+        return Key(str(kind.value), "", str(name.value)) if good else None
+    if namespace and not (isinstance(namespace.value, str) and _NAMES["Namespace"][0].fullmatch(namespace.value)):
+        namespace.wrong(LABEL)
+        return None
+    return Key(str(kind.value), str(namespace.value or "default"), str(name.value)) if good else None
 
 
-def _opened(body: object, where: str) -> Iterator[dict[str, Any]]:
-    if not isinstance(body, dict):
-        raise Refused(f"{where}: expected a manifest (a mapping), found {type(body).__name__}")
-    if body.get("kind") == "List":
-        for item in body.get("items") or ():
-            yield from _opened(item, where)
-    else:
-        yield body
+def labels(spot: Spot) -> None:
+    """Notes every label that is none."""
+    for key, value in spot.labels().items():
+        if wrong := bad_label(key, value):
+            spot.get(key).wrong(wrong, repr(f"{key}={value}"))
 
 
-def key_of(document: Document) -> Key:
-    """What a document is about. Refuses kinds the lab does not play."""
-    body, where = document.body, document.where
-    kind = body.get("kind")
-    if kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise Refused(f"{where}: kind: expected one of {known}, found {kind!r}: the lab runs no such controller")
-    metadata = body.get("metadata")
-    if not isinstance(metadata, dict):
-        raise Refused(f"{where}: metadata: expected a mapping with a name, found {metadata!r}")
-    name = metadata.get("name")
-    namespace = "" if kind in CLUSTER_SCOPED else metadata.get("namespace", "default")
-    for field, value in (("name", name), ("namespace", namespace or "x")):
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise Refused(f"{where}: metadata.{field}: expected a DNS label, found {value!r}")
-    return Key(kind, namespace, str(name))
+def annotation_keys(spot: Spot) -> None:
+    """Like labels(), but the values may be any text."""
+    for key in spot.labels():
+        if wrong := bad_label(key, ""):
+            spot.get(key).wrong(wrong, repr(key))
 
 
-def check(document: Document) -> None:
-    """Refuse what the lab cannot play."""
-    key = key_of(document)
-    if key.kind == "Pod":
-        _check_pod(document)
-    elif key.kind == "Service":
-        _check_service(document)
-
-
-def _check_pod(document: Document) -> None:
-    spec = _mapping(document, document.body.get("spec"), "spec")
-    if "initContainers" in spec:
-        raise Refused(f"{document.where}: spec.initContainers: the lab runs plain containers only")
-    if spec.get("restartPolicy", "Always") not in {"Always", "OnFailure", "Never"}:
-        raise Refused(f"{document.where}: spec.restartPolicy: expected Always, OnFailure or Never")
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not containers:
-        raise Refused(f"{document.where}: spec.containers: expected at least one")
-    for number, container in enumerate(containers):
-        path = f"spec.containers[{number}]"
-        container = _mapping(document, container, path)
-        _strings(document, container.get("command"), f"{path}.command", "the lab runs host programs, not images")
-        if "args" in container:
-            _strings(document, container["args"], f"{path}.args", "quote numbers", empty=True)
-        for index, variable in enumerate(container.get("env") or ()):
-            if not isinstance(variable, dict) or not isinstance(variable.get("name"), str):
-                raise Refused(f"{document.where}: {path}.env[{index}]: expected name and value")
-            if "valueFrom" in variable and "fieldRef" not in (variable["valueFrom"] or {}):
-                raise Refused(f"{document.where}: {path}.env[{index}].valueFrom: the lab knows fieldRef only")
-        for field in ("livenessProbe", "startupProbe", "lifecycle"):
-            if field in container:
-                raise Refused(f"{document.where}: {path}.{field}: the lab plays readinessProbe only; leave it out")
-        if "readinessProbe" in container:
-            probe = _mapping(document, container["readinessProbe"], f"{path}.readinessProbe")
-            if len({"tcpSocket", "httpGet", "exec"} & set(probe)) != 1:
-                raise Refused(f"{document.where}: {path}.readinessProbe: expected one of tcpSocket, httpGet, exec")
-
-
-def _check_service(document: Document) -> None:
-    spec = _mapping(document, document.body.get("spec"), "spec")
-    if spec.get("type", "ClusterIP") != "ClusterIP":
-        raise Refused(f"{document.where}: spec.type: expected ClusterIP (or clusterIP: None), found {spec['type']!r}")
-    if spec.get("ipFamilyPolicy", "SingleStack") not in {"SingleStack", "PreferDualStack", "RequireDualStack"}:
-        raise Refused(f"{document.where}: spec.ipFamilyPolicy: found {spec['ipFamilyPolicy']!r}")
-    families = spec.get("ipFamilies", [])
-    if not isinstance(families, list) or not set(families) <= {"IPv4", "IPv6"}:
-        raise Refused(f"{document.where}: spec.ipFamilies: expected a list of IPv4, IPv6, found {families!r}")
-
-
-def _mapping(document: Document, value: object, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Refused(f"{document.where}: {path}: expected a mapping, found {value!r}")
-    return value
-
-
-def _strings(document: Document, value: object, path: str, hint: str, *, empty: bool = False) -> None:
-    if not isinstance(value, list) or not (value or empty) or not all(isinstance(word, str) for word in value):
-        raise Refused(f"{document.where}: {path}: expected a list of strings, found {value!r}; {hint}")
-
-
-def keyed(documents: Iterable[Document]) -> dict[Key, Document]:
-    """By what they are about. Refuses two of the same."""
-    result: dict[Key, Document] = {}
-    for document in documents:
-        key = key_of(document)
-        if key in result:
-            raise Refused(f"{document.where}: {key} was given before, in {result[key].where}")
-        result[key] = document
-    return result
+def bad_label(key: str, value: str) -> str:
+    """What a label should be, if this is none; else empty."""
+    if not _LABEL_KEY.fullmatch(key):
+        return "a key of letters, digits, -_. (at most 63), with PREFIX/ before it or without"
+    return "" if _LABEL_VALUE.fullmatch(value) else "a value of letters, digits, -_. (at most 63)"

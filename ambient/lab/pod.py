@@ -135,13 +135,25 @@ class Pod:
         """Its restart policy leaves it ended: nobody waits for it to become ready."""
         return bool(self.containers) and all(row.finished is not None for row in self.containers)
 
+    @property
+    def hopeless(self) -> bool:
+        """One of its programs cannot be started: nobody needs to wait."""
+        return any(row.hopeless for row in self.containers)
+
+    @property
+    def why(self) -> str:
+        """Why it is not ready, in a line; empty when it is, or needs not be."""
+        if self.ready or self.finished:
+            return ""
+        reasons = [f"{row.spec['name']}: {row.trouble}" for row in self.containers if not row.ready]
+        return "; ".join(reasons) or "its containers were not started"
+
     def trouble(self) -> str:
         """Why it is not ready, with the end of its log."""
-        reasons = "; ".join(f"{row.spec['name']}: {row.trouble}" for row in self.containers if not row.ready)
         said = process.last_lines(self.log)
         shown = said.replace("\n", "\n      | ")
         log = f"\n    its log ends:\n      | {shown}" if said else "\n    its log is empty"
-        return f"pod {self.key.pod} is not ready: {reasons or 'its containers were not started'}{log}"
+        return f"pod {self.key.pod} is not ready: {self.why}{log}"
 
     def environment(self) -> dict[str, str]:
         """What `exec` runs with: the first container's variables."""

@@ -14,7 +14,10 @@ from ambient.lab.pod import Pod
 
 
 async def status(layout: Layout, objects: Objects, kubelets: Kubelets) -> dict[str, Any]:
-    """{lab, mesh, fabric, nodes: {name: ...}, pods: {ns/name: ...}, services: {ns/name: ...}}, sorted."""
+    """{lab, mesh, fabric, nodes: {name: ...}, pods: {ns/name: ...}, services: {ns/name: ...}}, sorted.
+
+    What only a pod's agent knows (enrolled, captured) is null while that agent does not answer, and without a mesh.
+    """
     answers = await asyncio.gather(*(agent.status() for agent in kubelets.agents.values()))
     agents = dict(zip(kubelets.agents, answers, strict=True))
     return {
@@ -74,7 +77,8 @@ def _pod(objects: Objects, kubelets: Kubelets, key: Key, agents: dict[str, dict[
         "ready": pod.ready,
         "restarts": sum(row.restarts for row in pod.containers),
         "service_account": objects[key]["spec"].get("serviceAccountName", "default"),
-        "enrolled": bool(said.get("enrolled")),
-        "captured": bool(said.get("captured")),
+        "why": pod.why,
+        "enrolled": said.get("enrolled"),
+        "captured": said.get("captured"),
         "reason": said.get("reason", ""),
     }

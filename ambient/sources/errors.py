@@ -20,8 +20,8 @@ class Place:
     def wrong(self, object: str, field: str, expected: str, found: str) -> BadManifest:
         return BadManifest(self.file, self.document, object, self.within(field), expected, found)
 
-    def note(self, object: str, field: str, text: str) -> Note:
-        return Note(self.file, self.document, object, self.within(field), text)
+    def note(self, object: str, field: str, why: str) -> Note:
+        return Note(self.file, self.document, object, self.within(field), why)
 
     def within(self, field: str) -> str:
         """The field's path in the document."""
@@ -52,10 +52,10 @@ class Note:
     document: int
     object: str
     field: str
-    text: str
+    why: str
 
     def __str__(self) -> str:
-        return f"{_where(self.file, self.document, self.object, self.field)}: {self.text}"
+        return f"{_where(self.file, self.document, self.object, self.field)}: {self.why}"
 
 
 def _where(file: str, document: int, object: str, field: str) -> str:

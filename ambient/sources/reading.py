@@ -5,9 +5,10 @@ A reader goes on after an error (with a default), so that one pass finds all of 
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from ambient.model.mesh import IPAddress, IPNetwork, address
 T = TypeVar("T")
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 SHOWN = 80  # characters of a wrong value that an error shows
+HINTS = 20  # names that it lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Spot:
         if known and self.value is not None:
             for key in self.value:
                 if key not in known:
-                    self.get(str(key)).wrong(f"no such field (known: {', '.join(known)})", repr(key))
+                    self.get(str(key)).wrong(f"no such field ({hint(str(key), known)})", repr(key))
         return self
 
     def required(self, expected: str) -> Spot:
@@ -148,6 +150,14 @@ def network(text: str) -> IPNetwork:
         if mapped is not None:
             return ipaddress.ip_network((mapped, parsed.prefixlen - 96))
     return parsed
+
+
+def hint(unknown: str, known: Collection[str]) -> str:
+    """What helps whoever wrote a name that is none."""
+    if close := difflib.get_close_matches(unknown, known, n=1):
+        return f"did you mean {close[0]}?"
+    more = f" and {len(known) - HINTS} more" if len(known) > HINTS else ""
+    return f"known: {', '.join([*known][:HINTS]) or 'none'}{more}"
 
 
 def shown(value: object) -> str:

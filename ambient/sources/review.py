@@ -20,7 +20,7 @@ class Review:
     notes: tuple[Note, ...] = ()  # sorted
 
 
-def review(documents: Iterable[Document], mesh: MeshConfig, broken: Iterable[BadManifest] = ()) -> Review:
+def review(documents: Iterable[Document], broken: Iterable[BadManifest] = (), *, mesh: MeshConfig) -> Review:
     """The World that these documents describe together, and all that is wrong. `broken`: errors that there are already.
 
     Whether objects contradict each other is only asked when each of them is well.

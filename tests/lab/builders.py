@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from ambient.lab import cluster
+from ambient.lab import admission, cluster
 from ambient.lab.cluster import Objects
-from ambient.lab.manifests import Document
+from ambient.sources.documents import Document
+from ambient.sources.errors import Place
 
 
 def a_node(name: str = "node1") -> dict[str, Any]:
@@ -32,13 +33,15 @@ def a_service(name: str = "web", *, port: int = 80, target: int | str = 8080, **
 
 
 def documents(*manifests: dict[str, Any]) -> list[Document]:
-    return [Document(f"test document {number}", body) for number, body in enumerate(manifests, 1)]
+    return [Document(Place("test", number), body) for number, body in enumerate(manifests, 1)]
 
 
 def applied(*manifests: dict[str, Any], to: Objects = cluster.INITIAL) -> Objects:
-    """The objects after an apply; uids are uid-0, uid-1, ..."""
+    """The objects after an apply; uids are uid-0, uid-1, ... Raises Refused."""
     uids = (f"uid-{number}" for number in itertools.count(len(to)))
-    return cluster.applied(to, documents(*manifests), new_uid=lambda: next(uids))
+    found = admission.judge(to, documents(*manifests), new_uid=lambda: next(uids))
+    admission.refuse(found.errors)
+    return found.objects
 
 
 def with_status(objects: Objects, pod: str, *ips: str, ready: bool = True) -> Objects:

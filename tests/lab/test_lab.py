@@ -120,16 +120,60 @@ def test_a_pod_has_its_own_hostname_and_processes_in_its_cgroup(lab: Lab) -> Non
 @pytest.mark.usefixtures("lab")
 def test_exec_passes_input_arguments_and_exit_code_through() -> None:
     done = cli(
-        "exec", "--name", NAME, "shop/client", "--", "sh", "-c", 'cat; echo "$0 $1"; exit 42', "a b", "-x", input="in\n"
+        "exec", "--lab", NAME, "shop/client", "--", "sh", "-c", 'cat; echo "$0 $1"; exit 42', "a b", "-x", input="in\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (42, "in\na b -x\n", "")
-    assert cli("exec", "--name", NAME, "shop/client", "--", "no-such-program").returncode == 127
-    assert "there is no pod 'shop/x'" in cli("exec", "--name", NAME, "shop/x", "--", "true").stderr
+    assert cli("exec", "--lab", NAME, "shop/client", "--", "no-such-program").returncode == 127
+    assert "there is no pod 'shop/x'" in cli("exec", "--lab", NAME, "shop/x", "--", "true").stderr
+
+
+@pytest.mark.usefixtures("lab")
+def test_exec_hands_over_terminal_and_signals() -> None:
+    words = [sys.executable, "-m", "ambient", "lab", "exec", "--lab", NAME, "shop/client", "--"]
+    terminal, inside = os.openpty()
+    with subprocess.Popen([*words, "sh", "-c", "tty; read line; echo got $line"], stdin=inside, stdout=inside) as child:
+        os.close(inside)
+        os.write(terminal, b"it\n")
+        assert child.wait(10) == 0
+    said = os.read(terminal, 1000).decode()
+    os.close(terminal)
+    assert "/dev/pts/" in said
+    assert "got it" in said
+    with subprocess.Popen(
+        [*words, "sh", "-c", "trap 'exit 7' TERM; echo on; while :; do sleep 0.05; done"], stdout=-1
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"on\n"
+        child.terminate()
+        assert child.wait(10) == 7
+    assert subprocess.run([*words, "sh", "-c", "kill -9 $$"], check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("no-such-program", 127, "No such file or directory"),
+        ("/etc", 126, "Permission denied"),
+        ("/etc/hosts", 126, ""),
+    ],
+)
+def test_exec_of_what_is_no_program_has_the_shells_codes(command: str, code: int, says: str) -> None:
+    done = cli("exec", "--lab", NAME, "shop/client", "--", command)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"Error: {command} cannot be run in shop/client: {says}")
+
+
+def test_a_service_may_have_ipv6_alone(lab: Lab) -> None:
+    lab.apply(a_service("six", selector={"app": "web"}, ipFamilies=["IPv6"]))
+    assert get(lab, "shop/client", "http://six/").startswith("web fd00:")
+    assert lab.exec("shop/client", "getent", "ahostsv4", "six", check=False).returncode != 0
+    lab.delete(a_service("six"))
 
 
 @pytest.mark.usefixtures("lab")
 def test_status_tells_what_the_agents_say() -> None:
-    found = json.loads(cli("status", "--name", NAME, "-o", "json").stdout)
+    found = json.loads(cli("status", "--lab", NAME, "-o", "json").stdout)
     assert found["pods"]["shop/client"]["enrolled"]
     assert not found["pods"]["shop/web"]["enrolled"]
     for node in found["nodes"].values():
@@ -137,12 +181,13 @@ def test_status_tells_what_the_agents_say() -> None:
         assert (
             Path(f"/proc/{node['agent_pid']}/ns/net").stat().st_ino == Path(f"/run/netns/{node['netns']}").stat().st_ino
         )
-    assert "shop/web" in cli("status", "--name", NAME).stdout
+    assert "shop/web" in cli("status", "--lab", NAME).stdout
 
 
 def test_an_agent_that_dies_is_started_again(lab: Lab) -> None:
     before = lab.status()["nodes"]["node1"]["agent_pid"]
     os.kill(before, signal.SIGKILL)
+    assert lab.pod("shop/client")["enrolled"] in {None, True}  # not known for a moment is not "no"
     eventually(lambda: lab.status()["nodes"]["node1"]["agent_pid"] not in {0, before})
     lab.wait(timeout=10)
     assert lab.status()["nodes"]["node1"]["agent_restarts"] == 1
@@ -175,6 +220,54 @@ def test_what_is_not_ready_is_named_with_its_probes_word_and_its_log(lab: Lab) -
     assert "exit code 3: too cold" in str(caught.value)
     assert "warming up" in str(caught.value)
     lab.delete(pod)
+
+
+def test_a_program_that_is_not_there_is_not_waited_for(lab: Lab) -> None:
+    pod = a_pod("typo", command=["slep", "infinity"])
+    began = time.monotonic()
+    with pytest.raises(NotReady, match="pod shop/typo is not ready: main: cannot be started: no program 'slep' in"):
+        lab.apply(pod, timeout=60)
+    assert time.monotonic() - began < 5
+    lab.delete(pod)
+
+
+def test_others_do_not_wait_for_a_pod_that_was_not_ready_before(lab: Lab) -> None:
+    pod = a_pod("broken", container={"readinessProbe": {"exec": {"command": ["false"]}}})
+    with pytest.raises(NotReady):
+        lab.apply(pod, timeout=0.5)
+    why = "main: its readiness probe failed"
+    assert lab.pod("shop/broken")["why"].startswith(why)
+    (remark,) = lab.label("ns/shop", "a=b", timeout=60)
+    assert remark.startswith(f"pod shop/broken was not waited for: {why}")
+    assert len(lab.apply(a_namespace("another"), timeout=60)) == 1
+    with pytest.raises(NotReady):
+        lab.apply(pod, timeout=0.5)  # it is this one's matter
+    lab.label("ns/shop", "a-")
+    lab.delete([pod, a_namespace("another")])
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_change_that_does_not_get_ready_says_that_it_stays(tmp_path: Path) -> None:
+    pod = a_pod("cold", container={"readinessProbe": {"exec": {"command": ["false"]}}})
+    (tmp_path / "cold.json").write_text(json.dumps(pod))
+    done = cli("apply", "--lab", NAME, "-f", str(tmp_path / "cold.json"), "--timeout", "0.5")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pod shop/cold is not ready" in done.stderr
+    assert "The change was made and stays: take it away with `ambient lab delete -f`." in done.stderr
+    status = cli("status", "--lab", NAME).stdout
+    assert "readiness probe failed" in next(line for line in status.splitlines() if line.startswith("shop/cold"))
+    assert cli("delete", "--lab", NAME, "-f", str(tmp_path / "cold.json")).returncode == 0
+
+
+@pytest.mark.usefixtures("lab")
+def test_what_makes_no_difference_is_told_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "pod.json").write_text(json.dumps(a_pod("image", container={"image": "nginx"})))
+    done = cli("apply", "--lab", NAME, "-f", str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(
+        f"Note: {tmp_path}/pod.json: document 1 (Pod shop/image): spec.containers[0].image: no"
+    )
+    assert cli("delete", "--lab", NAME, "-f", str(tmp_path)).stderr == ""
 
 
 def test_an_agent_that_does_not_converge_is_named_with_what_it_waits_for(lab: Lab) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ambient.lab import addressing, layout, process
 from ambient.lab.container import environment, expand
-from ambient.lab.errors import Refused
+from ambient.lab.errors import Misused, Refused
 from ambient.lab.layout import Layout
 from ambient.lab.store import Store
 from ambient.sources import directory
@@ -38,7 +38,7 @@ def test_every_number_is_an_address_of_the_nodes_networks() -> None:
 
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "1a", "x" * 21, "a/b"])
 def test_a_labs_name_is_plain(name: str) -> None:
-    with pytest.raises(Refused, match="lab name"):
+    with pytest.raises(Misused, match="lab name"):
         Layout(name, Path("/cgroup"))
 
 
@@ -46,7 +46,7 @@ def test_links_fit_the_kernels_limit_and_socket_paths_too() -> None:
     found = Layout("l" * 20, Path("/cgroup"))
     assert len(layout.pod_link("a-long-namespace-name/a-long-pod-name")) <= 15
     assert len(layout.node_link(addressing.NODES_MAX)) <= 15
-    assert len(str(found.run_dir("n" * 30) / "engine.63.sock")) < 108
+    assert len(str(found.run_dir("n" * 40) / "engine.63.sock")) < 108
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,15 @@ def test_a_container_learns_of_its_pod_by_field_references() -> None:
         {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}},
         {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         {"name": "URL", "value": "http://$(IP)"},
+        {"name": "SA", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
     ]
     found = environment({"env": env}, pod)
-    assert {name: found[name] for name in ("IP", "IPS", "NS", "URL", "HOSTNAME")} == {
+    assert {name: found[name] for name in ("IP", "IPS", "NS", "URL", "SA", "HOSTNAME")} == {
         "IP": "10.0.0.1",
         "IPS": "10.0.0.1,fd00::1",
         "NS": "shop",
         "URL": "http://10.0.0.1",
+        "SA": "default",
         "HOSTNAME": "web",
     }
 

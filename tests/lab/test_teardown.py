@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ambient import config
-from ambient.lab import Environment, Gone, Lab, LabError, Refused
+from ambient.lab import Environment, Gone, Lab, LabError, NotReady, Refused
 from tests.lab.builders import a_namespace, a_node, a_pod
 from tests.lab.test_lab import FAKE_AGENT
+from tests.lab.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
+AMBIENT = [sys.executable, "-m", "ambient"]
 MANIFESTS = [a_node("node1"), a_node("node2"), a_namespace("shop"), a_pod("web"), a_pod("client")]
 
 
@@ -33,6 +37,13 @@ def traces(name: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+NEVER = a_pod(
+    "never",
+    command=["sh", "-c", "echo warming up; sleep infinity"],
+    container={"readinessProbe": {"exec": {"command": ["false"]}}},
+)
 
 
 @pytest.fixture
@@ -70,7 +81,7 @@ def test_a_pods_own_children_end_too_whatever_session_they_made(lab: Lab) -> Non
 def test_without_its_daemon_a_lab_says_so_and_what_to_do(lab: Lab) -> None:
     for pid in cgroup_pids(lab, "DAEMON"):
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(Gone, match="ambient lab down --name downtest"):
+    with pytest.raises(Gone, match="ambient lab down --lab downtest"):
         lab.status()
 
 
@@ -105,6 +116,48 @@ def test_a_netns_of_somebody_else_stops_up_and_survives_it() -> None:
 
 
 def test_refused_manifests_leave_no_lab() -> None:
-    with pytest.raises(Refused, match="no node"):
+    with pytest.raises(Refused, match="a node, but there is none"):
         Lab("downtest").up([a_namespace("shop"), a_pod("web")], agent=FAKE_AGENT)
+    assert not traces("downtest")
+
+
+def test_an_up_that_does_not_get_ready_says_why_and_leaves_nothing() -> None:
+    with pytest.raises(NotReady) as caught:
+        Lab("downtest").up([*MANIFESTS, NEVER], agent=FAKE_AGENT, timeout=1)
+    assert "pod shop/never is not ready: main: its readiness probe failed" in str(caught.value)
+    assert "warming up" in str(caught.value)
+    assert not traces("downtest")
+
+
+def test_an_up_that_does_not_get_ready_stays_where_that_was_asked_for() -> None:
+    with Lab("downtest") as lab:
+        with pytest.raises(NotReady):
+            lab.up([*MANIFESTS, NEVER], agent=FAKE_AGENT, timeout=1, keep=True)
+        assert lab.pod("shop/web")["ready"]
+        assert not lab.pod("shop/never")["ready"]
+    assert not traces("downtest")
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["", "kept"])
+def test_a_failed_ups_error_says_what_was_left(keep: list[str], tmp_path: Path) -> None:
+    (tmp_path / "all.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [*MANIFESTS, NEVER]}))
+    words = ["--no-mesh", "--timeout", "0.5", "--lab", "downtest", "-f", str(tmp_path), *keep]
+    done = subprocess.run([*AMBIENT, "lab", "up", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ("ambient lab down --lab downtest" if keep else "Nothing was left of it") in done.stderr
+    assert Lab("downtest").down() is bool(keep)
+    assert not traces("downtest")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_up_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "all.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [*MANIFESTS, NEVER]}))
+    words = ["--no-mesh", "--lab", "downtest", "-f", str(tmp_path)]
+    with subprocess.Popen([*AMBIENT, "lab", "up", *words], stderr=subprocess.PIPE, text=True) as up:
+        log = Lab("downtest").layout.pod_log("shop/never")
+        eventually(lambda: log.exists() and "warming up" in log.read_text())
+        up.send_signal(number)
+        up.send_signal(number)  # an impatient user: what was begun is undone whole
+        _, said = up.communicate(timeout=20)
+    assert (up.returncode, said) == (128 + number, "interrupted: nothing was left of it\n")
     assert not traces("downtest")

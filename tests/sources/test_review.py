@@ -16,8 +16,7 @@ from .test_directory import namespace, node, pod
 
 
 def reviewed(*paths: Path) -> Review:
-    documents, broken = files.documents(paths)
-    return review(documents, MeshConfig(), broken)
+    return review(*files.documents(paths), mesh=MeshConfig())
 
 
 def texts(found: Review) -> list[str]:

@@ -163,7 +163,8 @@ WRONG = {
     "AUDIT": ({"action": "AUDIT"}, "spec.action: expected ALLOW or DENY (CUSTOM and AUDIT need an L7 proxy"),
     "another action": ({"action": "deny"}, "spec.action: expected ALLOW or DENY, found 'deny'"),
     "provider": ({"provider": {"name": "x"}}, "spec.provider: expected no provider"),
-    "a field": ({"rule": []}, "spec.rule: expected no such field (known: selector, targetRef"),
+    "a field": ({"provision": []}, "spec.provision: expected no such field (known: selector, targetRef"),
+    "a misspelt field": ({"rule": []}, "spec.rule: expected no such field (did you mean rules?), found 'rule'"),
     "a field of a rule": ({"rules": [{"form": []}]}, "spec.rules[0].form: expected no such field"),
     "a field of a source": (
         {"rules": [{"from": [{"source": {"principal": ["x"]}}]}]},
