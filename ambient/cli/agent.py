@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ambient import config
-from ambient.cli.errors import Failure
+from ambient.cli.errors import Failure, Lacking
 from ambient.model.mesh import MeshConfig, OutboundMode
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -69,11 +69,15 @@ def agent(
     )
     from ambient.agent import root
 
+    try:
+        root_cgroup = config.cgroup2_root()
+    except LookupError as error:
+        raise Lacking(str(error)) from error
     settings = config.AgentSettings(
         node=node,
         source=source,
         ca_dir=ca_dir,
-        cgroup=cgroup or config.cgroup2_root(),
+        cgroup=cgroup or root_cgroup,
         bpffs=bpffs,
         run_dir=run_dir,
         mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),

@@ -9,9 +9,9 @@ import click
 
 class Exit(enum.IntEnum):
     OK = 0
-    NO = 1  # the answer is no: refused, a check failed, not found
+    NO = 1  # the answer is no, or it did not work: refused, not found, not ready, a check failed
     USAGE = 2  # click's own
-    NO_AGENT = 3  # there is no agent to ask, or it does not answer
+    NOBODY = 3  # there is no agent or lab to ask, or it does not answer
     LACKING = 4  # this machine lacks something: root, a package, a mount
 
 
@@ -21,8 +21,8 @@ class Failure(click.ClickException):
     exit_code = int(Exit.NO)
 
 
-class NoAgent(Failure):
-    exit_code = int(Exit.NO_AGENT)
+class Nobody(Failure):
+    exit_code = int(Exit.NOBODY)
 
 
 class Lacking(Failure):

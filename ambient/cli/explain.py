@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from ambient.cli import names, sockets
 from ambient.cli import output as printing
-from ambient.cli import sockets
 from ambient.cli.errors import Exit
 
 
 @click.command()
-@click.option("--from", "source", metavar="NS/POD", required=True, help="The pod that would connect.")
-@click.option("--to", metavar="HOST:PORT", required=True, help="A service, VIP, pod name or any address, and a port.")
+@click.option("--from", "source", type=names.POD, required=True, help="The pod that would connect.")
+@click.option("--to", type=names.PLACE, required=True, help="A service, VIP, pod name or any address, and a port.")
 @sockets.options
 @printing.option
 def explain(source: str, to: str, node: str | None, lab: str | None, socket: Path | None, output: str) -> None:

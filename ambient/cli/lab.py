@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import click
 
+from ambient import config
+from ambient.cli import manifests, names
 from ambient.cli import output as printing
-from ambient.cli.errors import Failure, Lacking
-from ambient.lab import Environment, Lab, LabError
+from ambient.cli.errors import Failure, Lacking, Nobody, warn
+from ambient.lab import Environment, Gone, Lab, LabError, Misused, NotReady, Refused
+from ambient.model.mesh import MeshConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Group(click.Group):
@@ -23,8 +30,12 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except Misused as error:
+            raise click.UsageError(str(error)) from error
         except Environment as error:
             raise Lacking(str(error)) from error
+        except Gone as error:
+            raise Nobody(str(error)) from error
         except LabError as error:
             raise Failure(str(error)) from error
 
@@ -40,85 +51,125 @@ def lab() -> None:
 
 def _common(command: F) -> F:
     named: Callable[[F], F] = click.option(
-        "--name", default="lab", show_default=True, help="Which lab; several can exist side by side."
+        "--lab",
+        type=names.LAB,
+        default=config.LAB,
+        show_default=True,
+        envvar=names.ENV,
+        show_envvar=True,
+        help="Which lab; several can exist side by side.",
     )
     return named(command)
 
 
 def _changing(command: F) -> F:
     timeout = click.option(
-        "--timeout", default=60.0, show_default=True, help="Seconds for pods to be ready and the mesh to converge."
+        "--timeout",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        help="Seconds for pods to be ready and the mesh to converge.",
     )
     return _common(timeout(command))
 
 
-def _files(command: F) -> F:
-    files = click.option(
-        "-f",
-        "--file",
-        "file",
-        required=True,
-        type=click.Path(exists=True, path_type=Path),
-        help="A manifest, or a directory.",
-    )
-    return files(command)
-
-
 @lab.command()
-@_files
+@manifests.option(required=True)
 @click.option("--no-mesh", is_flag=True, help="Without agents: a plain cluster.")
+@click.option("--keep", is_flag=True, help="What does not get ready in time stays, to be looked at.")
 @_changing
-def up(file: Path, no_mesh: bool, name: str, timeout: float) -> None:
-    """Make a lab; returns when all pods are ready and the mesh has converged."""
-    Lab(name).up(file, mesh=not no_mesh, timeout=timeout)
-    click.echo(f"lab {name} is up; look around with: ambient lab status --name {name}", err=True)
+def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: float) -> None:
+    """Make a lab; returns when all pods are ready and the mesh has converged.
+
+    If that fails, or is interrupted, nothing is left of it.
+    """
+    there = f" --lab {lab}" if lab != config.LAB else ""
+    with _interruptible(), _told_of_manifests():
+        try:
+            remarks = Lab(lab).up(files, mesh=not no_mesh, keep=keep, timeout=timeout)
+        except NotReady as error:
+            what = (
+                f"It was kept: look with `ambient lab status{there}`, remove it with `ambient lab down{there}`."
+                if keep
+                else "Nothing was left of it; with --keep it stays, to be looked at."
+            )
+            raise Failure(f"{error}\n{what}") from error
+    _remark(remarks)
+    click.echo(f"lab {lab} is up; look around with: ambient lab status{there}", err=True)
 
 
 @lab.command()
-@_files
+@manifests.option(required=True)
 @_changing
-def apply(file: Path, name: str, timeout: float) -> None:
-    """Create or change what manifests describe."""
-    Lab(name).apply(file, timeout=timeout)
+def apply(files: tuple[Path, ...], lab: str, timeout: float) -> None:
+    """Create or change what manifests describe; returns when that is ready and the mesh has converged."""
+    with _lasting("take it away with `ambient lab delete -f`"), _told_of_manifests():
+        _remark(Lab(lab).apply(files, timeout=timeout))
 
 
 @lab.command()
-@_files
+@manifests.option(required=True)
 @_changing
-def delete(file: Path, name: str, timeout: float) -> None:
+def delete(files: tuple[Path, ...], lab: str, timeout: float) -> None:
     """Delete what manifests describe."""
-    Lab(name).delete(file, timeout=timeout)
+    with _lasting("what was deleted is gone"):
+        _remark(Lab(lab).delete(files, timeout=timeout))
 
 
 @lab.command()
-@click.argument("target")
-@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+@click.argument("target", type=names.TARGET, metavar="TARGET")
+@click.argument("changes", nargs=-1, required=True, type=names.CHANGE, metavar="KEY=VALUE|KEY-...")
 @_changing
-def label(target: str, changes: tuple[str, ...], name: str, timeout: float) -> None:
-    """Set (KEY=VALUE) or take away (KEY-) labels of ns/NAME or pod/NAMESPACE/NAME."""
-    Lab(name).label(target, *changes, timeout=timeout)
+def label(target: str, changes: tuple[str, ...], lab: str, timeout: float) -> None:
+    """Set (KEY=VALUE) or take away (KEY-) labels.
+
+    TARGET: ns/NAME, node/NAME, pod/NAMESPACE/NAME or service/NAMESPACE/NAME.
+    """
+    with _lasting("the labels are changed"):
+        _remark(Lab(lab).label(target, *changes, timeout=timeout))
+
+
+@lab.command()
+@manifests.option(required=True)
+@printing.option
+def check(files: tuple[Path, ...], output: str) -> None:
+    """Say what `up` would say of manifests; makes nothing, needs no root and no lab.
+
+    Exit code 0 when a lab can play them, 1 when it cannot.
+    """
+    from ambient.lab import admission, cluster
+    from ambient.sources import files as reading
+    from ambient.sources.review import review
+
+    documents, broken = reading.documents(files)
+    found = admission.judge(cluster.INITIAL, documents, broken, new_uid=str)
+    manifests.report(files, found.errors, found.notes, review(documents, mesh=MeshConfig()).world, output)
 
 
 @lab.command(name="exec", context_settings={"ignore_unknown_options": True})
 @_common
-@click.argument("pod", metavar="NAMESPACE/POD")
+@click.argument("pod", type=names.POD, metavar="NAMESPACE/POD")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(pod: str, command: tuple[str, ...], name: str) -> None:
-    """Run a program inside a pod: ambient lab exec NAMESPACE/POD -- CMD. Its exit code is ours."""
+def exec_(pod: str, command: tuple[str, ...], lab: str) -> None:
+    """Run a program inside a pod: ambient lab exec NAMESPACE/POD -- CMD.
+
+    It takes this process's place: terminal, signals and exit code are its own. 127: there is no such program; 126: it
+    cannot be run.
+    """
     try:
-        Lab(name).become(pod, command)
+        Lab(lab).become(pod, command)
     except OSError as error:
-        click.echo(f"Error: {command[0]} cannot be run in {pod}: {error}", err=True)
+        click.echo(f"Error: {command[0]} cannot be run in {pod}: {error.strerror}", err=True)
         sys.exit(127 if isinstance(error, FileNotFoundError) else 126)  # the shells' convention
 
 
 @lab.command()
-@click.argument("target", metavar="NAMESPACE/POD|node/NAME")
+@click.argument("target", type=names.LOG, metavar="NAMESPACE/POD|node/NAME")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is written.")
 @_common
-def logs(target: str, follow: bool, name: str) -> None:
+def logs(target: str, follow: bool, lab: str) -> None:
     """Print a pod's log, or that of a node's agent."""
-    path = Lab(name).log_file(target)
+    path = Lab(lab).log_file(target)
     if follow:  # tail waits for inotify's word, and ends with us
         os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])
     with path.open("rb") as file:
@@ -129,15 +180,15 @@ def logs(target: str, follow: bool, name: str) -> None:
 @lab.command()
 @_common
 @printing.option
-def status(name: str, output: str) -> None:
-    """Show nodes, pods and services."""
-    found = Lab(name).status()
+def status(lab: str, output: str) -> None:
+    """Show nodes, pods and services. A dash: not known, its agent does not answer."""
+    found = Lab(lab).status()
     if output == "json":
         printing.as_json(found)
         return
     for what, columns in {
         "nodes": ["name", "underlay", "agent_pid", "engine_pid", "ready", "netns"],
-        "pods": ["name", "node", "ips", "ready", "enrolled", "restarts", "netns"],
+        "pods": ["name", "node", "ips", "ready", "enrolled", "restarts", "netns", "why"],
         "services": ["name", "vips", "ports"],
     }.items():
         click.echo(f"{what.upper()}")
@@ -147,10 +198,11 @@ def status(name: str, output: str) -> None:
 
 @lab.command()
 @_common
-def down(name: str) -> None:
+def down(lab: str) -> None:
     """Remove a lab and everything it made, whatever died before."""
-    if not Lab(name).down():
-        click.echo(f"there is no lab {name}: nothing to do", err=True)
+    if not Lab(lab).down():
+        there = ", ".join(names.labs())
+        click.echo(f"there is no lab {lab}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
 
 
 @lab.command(hidden=True)
@@ -164,10 +216,58 @@ def run(options: str) -> None:
 
 @lab.command()
 @click.option("-f", "--file", default="examples/shop.yaml", type=click.Path(exists=True, path_type=Path), hidden=True)
-@click.option("--name", default="demo", show_default=True, help="The lab it makes, and removes at the end.")
-def demo(file: Path, name: str) -> None:
+@click.option("--lab", type=names.LAB, default="demo", show_default=True, help="The lab it makes and removes.")
+def demo(file: Path, lab: str) -> None:
     """Show what the mesh does: six claims, each with its proof. Exit code 0 only if every one held."""
     from ambient.lab import demo as show
 
-    if not show.run(file, name):
+    with _interruptible():
+        held = show.run(file, lab)
+    if not held:
         raise Failure("a claim did not hold")
+
+
+def _remark(remarks: list[str]) -> None:
+    for remark in remarks:
+        click.echo(f"Note: {remark}", err=True)
+
+
+@contextlib.contextmanager
+def _told_of_manifests() -> Iterator[None]:
+    try:
+        yield
+    except Misused:
+        raise
+    except Refused as error:
+        raise Failure(f"{error}\nNothing was changed. `ambient lab check -f` says the same of manifests.") from error
+
+
+@contextlib.contextmanager
+def _lasting(state: str) -> Iterator[None]:
+    """Of a change that is made, then waited for: how things are if that fails."""
+    try:
+        yield
+    except NotReady as error:
+        raise Failure(f"{error}\nThe change was made and stays: {state}.") from error
+    except KeyboardInterrupt:
+        warn("not waited for any longer; `ambient lab status` shows what became of the change")
+        sys.exit(128 + signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A signal ends what goes on in here as an error does. Only the first one: what is undone then, is undone whole."""
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        for other in ENDING:
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish is kept
+            signal.signal(number, end)
+    try:
+        yield
+    except SystemExit:
+        click.echo("interrupted: nothing was left of it", err=True)
+        raise

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from ambient.cli.errors import Failure, Lacking, NoAgent, warn
+from ambient import config
+from ambient.cli import names
+from ambient.cli.errors import Failure, Lacking, Nobody, warn
 from ambient.observe import client
 
-LABS = Path("/run/ambient/lab")
 NODE_SOCKET = Path("/run/ambient/admin.sock")
 DEADLINE_S = 30.0  # for one agent's answer
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,8 +31,14 @@ def options(command: F) -> F:
     """`--node`, `--lab` and `--socket`."""
     for option in (
         click.option("--socket", type=click.Path(path_type=Path), help="An agent's admin socket."),
-        click.option("--lab", metavar="NAME", help="A lab; may be left out where there is only one."),
-        click.option("--node", metavar="NODE", help="Only this node. Default: all nodes of the lab."),
+        click.option(
+            "--lab",
+            type=names.LAB,
+            envvar=names.ENV,
+            show_envvar=True,
+            help=f"A lab. Default: this node's own agent if there is one, else the lab {config.LAB!r} or the only lab.",
+        ),
+        click.option("--node", type=names.NODE, help="Only this node. Default: all nodes of the lab."),
     ):
         command = option(command)
     return command
@@ -39,7 +47,7 @@ def options(command: F) -> F:
 def find(node: str | None, lab: str | None, socket: Path | None) -> list[Agent]:
     """At least one, sorted by node. Raises Failure, saying where was looked."""
     if socket is not None:
-        if lab:
+        if lab and click.get_current_context().get_parameter_source("lab") is ParameterSource.COMMANDLINE:
             raise click.UsageError("--socket and --lab exclude each other")
         return [Agent(node or "", socket)]
     if lab is None and NODE_SOCKET.exists():
@@ -49,8 +57,8 @@ def find(node: str | None, lab: str | None, socket: Path | None) -> list[Agent]:
         return found
     chosen = [agent for agent in found if agent.node == node]
     if not chosen:
-        names = ", ".join(agent.node for agent in found)
-        raise NoAgent(f"there is no node {node!r} in the lab; its nodes are {names}")
+        nodes = ", ".join(agent.node for agent in found)
+        raise Failure(f"there is no node {node!r} in the lab; its nodes are {nodes}")
     return chosen
 
 
@@ -66,7 +74,7 @@ def ask(agents: list[Agent], verb: str, **args: str) -> list[tuple[Agent, Any]]:
         except client.Refused as error:
             raise Failure(str(error)) from error
     if not answers:
-        raise NoAgent("; ".join(lost))
+        raise Nobody("; ".join(lost))
     for sentence in lost:
         warn(f"not everything is shown: {sentence}")
     return answers
@@ -82,31 +90,31 @@ def ask_first(agents: list[Agent], verb: str, **args: str) -> tuple[Agent, Any]:
             lost.append(str(error))
         except client.Refused as error:
             raise Failure(str(error)) from error
-    raise NoAgent("; ".join(lost))
-
-
-def _labs() -> list[str]:
-    return sorted(path.parent.name for path in LABS.glob("*/nodes"))
+    raise Nobody("; ".join(lost))
 
 
 def _the_lab() -> str:
-    match _labs():
+    match names.labs():
         case [only]:
             return only
         case []:
-            raise NoAgent(
-                f"no agent found: neither {NODE_SOCKET} nor a lab below {LABS} exists; "
+            raise Nobody(
+                f"no agent found: neither {NODE_SOCKET} nor a lab below {config.LABS} exists; "
                 "start one with `ambient lab up` or `ambient agent`, or name its --socket",
             )
+        case several if config.LAB in several:
+            return config.LAB
         case several:
             raise click.UsageError(f"there are several labs, name one with --lab: {', '.join(several)}")
 
 
 def _of_lab(name: str) -> list[Agent]:
     if os.geteuid() != 0:
-        raise Lacking(f"agents speak to root only, and so do labs below {LABS}: run this as root")
-    found = [Agent(path.parent.parent.name, path) for path in (LABS / name / "nodes").glob("*/run/admin.sock")]
+        raise Lacking(f"agents speak to root only, and so do labs below {config.LABS}: run this as root")
+    nodes = config.LABS / name / "nodes"
+    found = [Agent(path.parent.parent.name, path) for path in nodes.glob("*/run/admin.sock")]
     if not found:
-        labs = ", ".join(_labs()) or "none"
-        raise NoAgent(f"no agent's socket below {LABS / name / 'nodes'}; labs that exist: {labs}")
+        if nodes.exists():
+            raise Nobody(f"lab {name} has no agent: it was made with --no-mesh, or they have not started yet")
+        raise Nobody(f"there is no lab {name}; labs that exist: {', '.join(names.labs()) or 'none'}")
     return sorted(found, key=lambda agent: agent.node)

@@ -14,14 +14,14 @@ from typing import Any
 import click
 
 from ambient import config
+from ambient.cli import names, sockets
 from ambient.cli import output as printing
-from ambient.cli import sockets
 from ambient.cli.errors import Failure, Lacking
 from ambient.observe import narrator, trace_needs
 
 
 @click.command()
-@click.option("--pod", metavar="NS/POD", help="Only this pod. Default: every enrolled pod that is there now.")
+@click.option("--pod", type=names.POD, help="Only this pod. Default: every enrolled pod that is there now.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after so many seconds. Default: at Ctrl-C.")
 @sockets.options
 @printing.option
@@ -35,13 +35,13 @@ def trace(
     """
     if missing := trace_needs.missing():
         raise Lacking("ambient trace lacks " + "; and ".join(missing))
-    names, addresses = _names(sockets.find(node, lab, socket), pod, node)
-    watched = sorted({names.pods[address] for address in addresses})
+    known, addresses = _names(sockets.find(node, lab, socket), pod, node)
+    watched = sorted({known.pods[address] for address in addresses})
     for event in _events({"addresses": addresses, "headers": trace_needs.headers()}, seconds):
         if event["event"] == "ready":
-            names = narrator.Names(names.pods, names.services, names.cgroups, event["reset_reasons"])
+            known = narrator.Names(known.pods, known.services, known.cgroups, event["reset_reasons"])
             click.echo(f"Watching {', '.join(watched)}; Ctrl-C ends it.", err=True)
-        elif line := narrator.tell(names, event):
+        elif line := narrator.tell(known, event):
             stamp = event.get("at_ns", 0) / 1e9
             click.echo(json.dumps({**event, "text": line}) if output == "json" else f"{stamp:.6f}  {line}")
 
@@ -89,12 +89,12 @@ def _names(agents: list[sockets.Agent], pod: str | None, node: str | None) -> tu
         raise Failure(
             f"there is no pod {pod}" if pod else "no pod is enrolled: label a namespace ambient.dev/mode=enabled"
         )
-    names = narrator.Names(
+    known = narrator.Names(
         pods={address: key for key, row in everyone.items() for address in row["addresses"]},
         services=vips,
         cgroups=dict(_cgroups({row["uid"]: key for key, row in watched.items()})),
     )
-    return names, sorted(address for row in watched.values() for address in row["addresses"])
+    return known, sorted(address for row in watched.values() for address in row["addresses"])
 
 
 def _cgroups(pods: dict[str, str]) -> Iterable[tuple[int, str]]:

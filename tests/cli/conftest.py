@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ambient import config
 from ambient.cli import main, sockets
 from ambient.model.world import World
 from ambient.observe import explain, views
@@ -77,7 +78,8 @@ def agents(sockets_of: dict[Path, dict[str, Handler]]) -> Iterator[None]:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sockets are looked for below tmp_path: lab/NAME/nodes/NODE/run/admin.sock and admin.sock."""
-    monkeypatch.setattr(sockets, "LABS", tmp_path / "lab")
+    monkeypatch.setattr(config, "LABS", tmp_path / "lab")
+    monkeypatch.delenv("AMBIENT_LAB", raising=False)
     monkeypatch.setattr(sockets, "NODE_SOCKET", tmp_path / "admin.sock")
     return tmp_path
 

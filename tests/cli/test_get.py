@@ -101,7 +101,7 @@ def test_this_nodes_agent_comes_first(places: Path, run: Run) -> None:
     ("args", "code", "says"),
     [
         pytest.param((), 3, "no agent found: neither", id="nothing there"),
-        pytest.param(("--lab", "two"), 3, "labs that exist: none", id="no such lab"),
+        pytest.param(("--lab", "two"), 3, "there is no lab two; labs that exist: none", id="no such lab"),
         pytest.param(
             ("--socket", "/nowhere/admin.sock"), 3, "there is no admin socket /nowhere/admin.sock", id="no socket"
         ),
@@ -123,12 +123,25 @@ def test_several_labs_must_be_told_apart(places: Path, run: Run) -> None:
     assert result.exit_code == 2
     assert "name one with --lab: one, two" in result.stderr
     assert run("get", "workloads", "--lab", "one").exit_code == 0
+    (places / "lab" / "lab" / "nodes").mkdir(parents=True)
+    assert "lab lab has no agent" in run("get", "workloads").stderr  # it is the one that is meant, also here
+
+
+@pytest.mark.usefixtures("lab")
+def test_the_environment_names_a_lab_and_an_option_goes_before_it(
+    places: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "lab" / "two" / "nodes").mkdir(parents=True)
+    monkeypatch.setenv("AMBIENT_LAB", "two")
+    assert "lab two has no agent" in run("get", "workloads").stderr
+    assert run("get", "workloads", "--lab", "one").exit_code == 0
+    assert run("get", "workloads", "--socket", places / "lab/one/nodes/a/run/admin.sock").exit_code == 0
 
 
 @pytest.mark.usefixtures("lab")
 def test_a_node_that_is_not_there_is_answered_with_those_that_are(run: Run) -> None:
     result = run("get", "workloads", "--node", "z")
-    assert result.exit_code == 3
+    assert result.exit_code == 1
     assert "its nodes are a, b" in result.stderr
 
 
