@@ -50,6 +50,7 @@ format: setup
 
 bench: setup
 	$(PY) -m bench.engine
+	$(PY) -m bench.setsockopt
 
 native:
 	@mkdir -p $(NATIVE)

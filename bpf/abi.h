@@ -123,6 +123,11 @@ enum amb_reason {
   AMB_CONNECT_NO_POD, /* refused: enrolled, and the entry is gone */
   AMB_CONNECT_SPARE,  /* captured by the spare program: the first one is not attached */
   AMB_LOOKUP_SPARE,   /* likewise */
+  /* setsockopt, of the options that choose a route */
+  AMB_SETSOCKOPT_NOT_CAPTURED,
+  AMB_SETSOCKOPT_DEVICE, /* refused */
+  AMB_SETSOCKOPT_MARK,   /* refused */
+  AMB_SETSOCKOPT_SPARE,  /* refused by the spare program: the first one is not attached */
 
   AMB_REASONS
 };

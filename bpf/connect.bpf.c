@@ -11,18 +11,8 @@
 
 #include <bpf/bpf_endian.h>
 
-#define SOL_SOCKET 1
-#define SO_MARK    36
-
 enum place { FIRST, SPARE };
 enum { REFUSE_CONNECT = 0, ALLOW_CONNECT = 1 }; // what the hook returns: EPERM, go on
-
-// As a number the verifier accepts: without the barrier clang ORs two map pointers to test both at once.
-AMB_INLINE __u8 present(const void *entry) {
-  __u8 yes = entry != 0;
-  barrier_var(yes);
-  return yes;
-}
 
 // A socket keeps its mark when a first connect failed, so it is taken back when the second is not ours.
 AMB_INLINE int set_our_mark(struct bpf_sock_addr *ctx, __u32 ours) {
@@ -34,7 +24,7 @@ AMB_INLINE int set_our_mark(struct bpf_sock_addr *ctx, __u32 ours) {
 AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to, enum place place) {
   __u64 cookie = bpf_get_netns_cookie(ctx);
   struct amb_connect_facts facts = {.pod = bpf_map_lookup_elem(&pods, &cookie), .to = to};
-  facts.enrolled = !facts.pod && present(bpf_map_lookup_elem(&enrolled, &cookie));
+  facts.enrolled = !facts.pod && amb_present(bpf_map_lookup_elem(&enrolled, &cookie));
 
   if (facts.pod || facts.enrolled) { // every other process on the node pays for two lookups only
     __u64 cgroup = bpf_get_current_cgroup_id();
@@ -43,13 +33,13 @@ AMB_INLINE int on_connect(struct bpf_sock_addr *ctx, struct amb_ip to, enum plac
     __builtin_memcpy(cidr.netns_cookie, &cookie, sizeof(cookie));
     facts.protocol = ctx->protocol;
     facts.bound_device = ctx->sk ? ctx->sk->bound_dev_if : 0;
-    facts.exempt = present(bpf_map_lookup_elem(&exempt, &cgroup));
-    facts.port_excluded = present(bpf_map_lookup_elem(&excluded_ports, &port));
-    facts.cidr_excluded = present(bpf_map_lookup_elem(&excluded_cidrs, &cidr));
+    facts.exempt = amb_present(bpf_map_lookup_elem(&exempt, &cgroup));
+    facts.port_excluded = amb_present(bpf_map_lookup_elem(&excluded_ports, &port));
+    facts.cidr_excluded = amb_present(bpf_map_lookup_elem(&excluded_cidrs, &cidr));
   }
 
   __u8 marked = ctx->sk && (ctx->sk->mark & AMB_MARK_MASK) == AMB_MARK;
-  struct amb_connect_decision decision = amb_decide_connect(&facts);
+  struct amb_decision decision = amb_decide_connect(&facts);
   if (decision.verdict == AMB_MARK_IT) {
     if (set_our_mark(ctx, AMB_MARK)) { // fails closed: unmarked it would leave in plaintext
       decision.verdict = AMB_REFUSE;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
  *
- * What to do with a connect and with a SYN: pure functions of facts. No maps, no helpers, no context here, so
- * that the truth tables are tested natively, without a kernel; the programs gather the facts and obey.
+ * What to do with a connect, a SYN and a socket option: pure functions of facts. No maps, no helpers, no context here,
+ * so that the truth tables are tested natively, without a kernel; the programs gather the facts and obey.
  */
 #ifndef AMB_BPF_DECIDE_H
 #define AMB_BPF_DECIDE_H
 
 #include "abi.h"
+#include <asm/socket.h>
+#include <linux/bpf.h>
 #include <linux/in.h>
 
 #ifndef IPPROTO_MPTCP
@@ -77,14 +79,14 @@ struct amb_connect_facts {
   __u8 cidr_excluded;
 };
 
-struct amb_connect_decision {
+struct amb_decision {
   enum amb_verdict verdict;
   enum amb_reason reason;
 };
 
-AMB_INLINE struct amb_connect_decision amb_decide_connect(const struct amb_connect_facts *facts) {
+AMB_INLINE struct amb_decision amb_decide_connect(const struct amb_connect_facts *facts) {
 #define AMB_DECIDE(verdict, reason)                                                                                    \
-  return (struct amb_connect_decision) { verdict, reason }
+  return (struct amb_decision) { verdict, reason }
   if (!facts->pod && !facts->enrolled) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_ENROLLED);
   if (facts->protocol != IPPROTO_TCP && facts->protocol != IPPROTO_MPTCP) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_TCP);
   if (facts->pod && !(facts->pod->flags & AMB_POD_CAPTURE)) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_NOT_CAPTURING);
@@ -101,6 +103,40 @@ AMB_INLINE struct amb_connect_decision amb_decide_connect(const struct amb_conne
   /* A link-local destination brings its device along, as the scope; the kernel binds the socket after this hook. */
   if (amb_ip_is_v6_link_local(&facts->to)) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_LINK_LOCAL);
   AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+#undef AMB_DECIDE
+}
+
+/* Outbound, later on: setsockopt() of a socket that may be captured */
+
+struct amb_setsockopt_facts {
+  __u32 option;                /* one that reroutes */
+  __u32 protocol, state, mark; /* the socket's */
+  __u8 enrolled;               /* its network namespace, by whichever entry is left */
+};
+
+/* Routing obeys a device before it obeys the mark, and without the mark it knows nothing of us. Everything else that an
+ * application may set leaves the mark's rule in force: tests/capture/test_late_options.py tries what could be thought
+ * to do otherwise. */
+AMB_INLINE int amb_option_reroutes(__u32 level, __u32 option) {
+  return level == SOL_SOCKET && (option == SO_MARK || option == SO_BINDTODEVICE || option == SO_BINDTOIFINDEX);
+}
+
+/* Before it connects a socket may be bound and marked as it likes: the connect hook judges that. Of an MPTCP socket the
+ * subflow bears the mark, which is not to be seen from here: every connected one counts. */
+AMB_INLINE int amb_is_captured(const struct amb_setsockopt_facts *facts) {
+  if (!facts->enrolled || facts->state == BPF_TCP_CLOSE || facts->state == BPF_TCP_LISTEN) return 0;
+  if (facts->protocol == IPPROTO_MPTCP) return 1;
+  return facts->protocol == IPPROTO_TCP && (facts->mark & AMB_MARK_MASK) == AMB_MARK;
+}
+
+/* Of options that reroute. No value of them is let pass: a device is one too many, and of a mark that keeps our bits
+ * the application would have to know them. */
+AMB_INLINE struct amb_decision amb_decide_setsockopt(const struct amb_setsockopt_facts *facts) {
+#define AMB_DECIDE(verdict, reason)                                                                                    \
+  return (struct amb_decision) { verdict, reason }
+  if (!amb_is_captured(facts)) AMB_DECIDE(AMB_LEAVE, AMB_SETSOCKOPT_NOT_CAPTURED);
+  if (facts->option == SO_MARK) AMB_DECIDE(AMB_REFUSE, AMB_SETSOCKOPT_MARK);
+  AMB_DECIDE(AMB_REFUSE, AMB_SETSOCKOPT_DEVICE);
 #undef AMB_DECIDE
 }
 

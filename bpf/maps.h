@@ -12,7 +12,8 @@
 #include <bpf/bpf_helpers.h>
 
 /* netns cookie -> an enrolled pod. Written by the agent (the flag last: the commit point of enrolling, the first step
- * of leaving). Read by connect and lookup. Dies with forget(), or at the agent's start when the namespace is gone. */
+ * of leaving). Read by connect, setsockopt and lookup. Dies with forget(), or at the agent's start when the namespace
+ * is gone. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -23,7 +24,8 @@ struct {
 
 /* netns cookie of every pod: presence is the meaning, so that an enrolled pod whose entry in `pods` vanished is told
  * from one that never was enrolled. Written by the agent before the flag in `pods` is set, deleted after it is taken
- * back and before the entry goes, so that being enrolled or un-enrolled refuses nothing. Read by connect. */
+ * back and before the entry goes, so that being enrolled or un-enrolled refuses nothing. Read by connect and
+ * setsockopt. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -90,6 +92,14 @@ struct {
 static inline __attribute__((always_inline)) void amb_count(__u32 reason) {
   __u64 *count = bpf_map_lookup_elem(&counters, &reason);
   if (count) (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
+}
+
+/* Whether a lookup found something, as a number the verifier accepts: without the barrier clang ORs two map pointers to
+ * test both at once. */
+static inline __attribute__((always_inline)) __u8 amb_present(const void *entry) {
+  __u8 yes = entry != 0;
+  barrier_var(yes);
+  return yes;
 }
 
 #endif

@@ -58,6 +58,10 @@ class Reason(enum.IntEnum):
     CONNECT_NO_POD = 25
     CONNECT_SPARE = 26
     LOOKUP_SPARE = 27
+    SETSOCKOPT_NOT_CAPTURED = 28
+    SETSOCKOPT_DEVICE = 29
+    SETSOCKOPT_MARK = 30
+    SETSOCKOPT_SPARE = 31
 
 
 class Ip(ctypes.Structure):

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from ambient.capture.errors import CaptureError, LibbpfError
 
-CONNECT4, CONNECT6, GETPEERNAME4, GETPEERNAME6, SK_LOOKUP = 10, 11, 29, 30, 36  # enum bpf_attach_type
+CONNECT4, CONNECT6, SETSOCKOPT, GETPEERNAME4, GETPEERNAME6, SK_LOOKUP = 10, 11, 22, 29, 30, 36  # bpf_attach_type
 _PERCPU_ARRAY = 6  # enum bpf_map_type
 _NETNS_LINK = 5  # enum bpf_link_type
 _said = threading.local()  # libbpf reports on the thread that called it

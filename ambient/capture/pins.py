@@ -1,7 +1,7 @@
 """What stays in the kernel while no agent runs: maps, programs and links, pinned under <bpffs>/ambient-v<ABI>/.
 
     maps/NAME        every map of bpf/maps.h
-    links/HOOK       connect4, connect6, getpeername4, getpeername6, attached to the node's cgroup
+    links/HOOK       connect4, connect6, setsockopt, getpeername4, getpeername6, attached to the node's cgroup
     lookup/COOKIE    the sk_lookup program of one enrolled network namespace
     links_spare/HOOK, lookup_spare/COOKIE
 
@@ -42,11 +42,13 @@ HOOKS = {  # by program, in the order of attaching
     "connect4_spare": Hook("connect", libbpf.CONNECT4),
     "connect6": Hook("connect", libbpf.CONNECT6),
     "connect6_spare": Hook("connect", libbpf.CONNECT6),
+    "setsockopt": Hook("setsockopt", libbpf.SETSOCKOPT),
+    "setsockopt_spare": Hook("setsockopt", libbpf.SETSOCKOPT),
     "getpeername4": Hook("peername", libbpf.GETPEERNAME4),
     "getpeername6": Hook("peername", libbpf.GETPEERNAME6),
 }
 LOOKUPS = ("lookup", "lookup_spare")  # programs, and the directories of their pins
-_OBJECTS = ("connect", "peername")
+_OBJECTS = ("connect", "setsockopt", "peername")
 _DIRECTORIES = ("maps", "links", "links_spare", *LOOKUPS)
 
 

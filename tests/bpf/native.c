@@ -4,7 +4,14 @@
 #include <stddef.h>
 
 int decide_connect(const struct amb_connect_facts *facts) {
-  struct amb_connect_decision decision = amb_decide_connect(facts);
+  struct amb_decision decision = amb_decide_connect(facts);
+  return decision.verdict << 16 | decision.reason;
+}
+
+int option_reroutes(unsigned level, unsigned option) { return amb_option_reroutes(level, option); }
+
+int decide_setsockopt(const struct amb_setsockopt_facts *facts) {
+  struct amb_decision decision = amb_decide_setsockopt(facts);
   return decision.verdict << 16 | decision.reason;
 }
 

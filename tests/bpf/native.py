@@ -31,6 +31,16 @@ class ConnectFacts(ctypes.Structure):
     )
 
 
+class SetsockoptFacts(ctypes.Structure):
+    _fields_ = (
+        ("option", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint32),
+        ("state", ctypes.c_uint32),
+        ("mark", ctypes.c_uint32),
+        ("enrolled", ctypes.c_uint8),
+    )
+
+
 class LookupFacts(ctypes.Structure):
     _fields_ = (
         ("pod", ctypes.POINTER(abi.Pod)),
@@ -71,6 +81,16 @@ def library() -> ctypes.CDLL:
 def decide_connect(facts: ConnectFacts) -> tuple[str, str]:
     """(verdict, reason)"""
     answer = library().decide_connect(ctypes.byref(facts))
+    return VERDICTS[answer >> 16], abi.Reason(answer & 0xFFFF).name.lower()
+
+
+def option_reroutes(level: int, option: int) -> bool:
+    return bool(library().option_reroutes(level, option))
+
+
+def decide_setsockopt(facts: SetsockoptFacts) -> tuple[str, str]:
+    """(verdict, reason)"""
+    answer = library().decide_setsockopt(ctypes.byref(facts))
     return VERDICTS[answer >> 16], abi.Reason(answer & 0xFFFF).name.lower()
 
 

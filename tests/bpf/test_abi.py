@@ -51,7 +51,8 @@ def _enumerators(prefix: str) -> list[str]:
 
 
 def test_the_reasons_are_the_same_in_the_same_order() -> None:
-    declared = [name for name in _enumerators("AMB_") if name.startswith(("CONNECT_", "LOOKUP_", "PEERNAME_"))]
+    prefixes = ("CONNECT_", "LOOKUP_", "PEERNAME_", "SETSOCKOPT_")
+    declared = [name for name in _enumerators("AMB_") if name.startswith(prefixes)]
     assert declared == [reason.name for reason in sorted(abi.Reason)]
 
 

@@ -94,6 +94,64 @@ def test_all_eight_addresses_of_a_pod_are_its_own() -> None:
     assert {connect(f"10.0.0.{n}", pod=pod)[1] for n in range(1, 9)} == {"connect_own_address"}
 
 
+SO_MARK, SO_BINDTODEVICE, SO_BINDTOIFINDEX = 36, 25, 62
+ESTABLISHED, SYN_SENT, CLOSE, LISTEN = 1, 2, 7, 10
+MARK = abi.MARK
+APPS_MARK = 0xABCDE000  # outside our mask
+
+
+@pytest.mark.parametrize(
+    ("level", "option", "expected"),
+    [
+        pytest.param(socket.SOL_SOCKET, SO_MARK, True, id="SO_MARK"),
+        pytest.param(socket.SOL_SOCKET, SO_BINDTODEVICE, True, id="SO_BINDTODEVICE"),
+        pytest.param(socket.SOL_SOCKET, SO_BINDTOIFINDEX, True, id="SO_BINDTOIFINDEX"),
+        pytest.param(socket.SOL_SOCKET, socket.SO_KEEPALIVE, False, id="another of that level"),
+        pytest.param(socket.SOL_IP, SO_MARK, False, id="the same number of IP"),
+        pytest.param(socket.IPPROTO_TCP, SO_BINDTODEVICE, False, id="the same number of TCP"),
+        pytest.param(socket.IPPROTO_IPV6, SO_BINDTOIFINDEX, False, id="the same number of IPv6"),
+        pytest.param(socket.IPPROTO_TCP, socket.TCP_NODELAY, False, id="TCP_NODELAY"),
+    ],
+)
+def test_only_three_options_are_looked_at(level: int, option: int, expected: bool) -> None:
+    assert native.option_reroutes(level, option) is expected
+
+
+REFUSED_DEVICE, REFUSED_MARK = ("refuse", "setsockopt_device"), ("refuse", "setsockopt_mark")
+LEFT_ALONE = ("leave", "setsockopt_not_captured")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param({"option": SO_BINDTODEVICE}, REFUSED_DEVICE, id="device"),
+        pytest.param({"option": SO_BINDTOIFINDEX}, REFUSED_DEVICE, id="device by index"),
+        pytest.param({"option": SO_MARK}, REFUSED_MARK, id="mark"),
+        pytest.param({"mark": MARK | APPS_MARK}, REFUSED_DEVICE, id="the application's bits beside ours"),
+        pytest.param({"state": SYN_SENT}, REFUSED_DEVICE, id="connecting"),
+        pytest.param({"state": 4}, REFUSED_DEVICE, id="half closed"),
+        pytest.param({"state": CLOSE}, LEFT_ALONE, id="its connect failed, or is over"),
+        pytest.param({"state": LISTEN}, LEFT_ALONE, id="listens since its connect failed"),
+        pytest.param({"mark": 0}, LEFT_ALONE, id="not marked"),
+        pytest.param({"mark": APPS_MARK}, LEFT_ALONE, id="the application's mark"),
+        pytest.param({"mark": MARK + 1}, LEFT_ALONE, id="next to our mark"),
+        pytest.param({"enrolled": 0}, LEFT_ALONE, id="not enrolled: somebody else's mark"),
+        pytest.param({"protocol": socket.IPPROTO_UDP}, LEFT_ALONE, id="udp"),
+        pytest.param({"protocol": 0}, LEFT_ALONE, id="no protocol: unix, netlink"),
+        pytest.param({"protocol": IPPROTO_MPTCP, "mark": 0}, REFUSED_DEVICE, id="mptcp, whose subflow has the mark"),
+        pytest.param({"protocol": IPPROTO_MPTCP, "mark": 0, "option": SO_MARK}, REFUSED_MARK, id="mptcp mark"),
+        pytest.param({"protocol": IPPROTO_MPTCP, "mark": 0, "state": CLOSE}, LEFT_ALONE, id="mptcp not connected"),
+        pytest.param({"protocol": IPPROTO_MPTCP, "mark": 0, "state": LISTEN}, LEFT_ALONE, id="mptcp listening"),
+        pytest.param({"protocol": IPPROTO_MPTCP, "enrolled": 0}, LEFT_ALONE, id="mptcp, not enrolled"),
+    ],
+)
+def test_a_late_option_is_decided_by_its_facts(facts: dict[str, int], expected: tuple[str, str]) -> None:
+    given = native.SetsockoptFacts(SO_BINDTODEVICE, socket.IPPROTO_TCP, ESTABLISHED, MARK, 1)
+    for name, value in facts.items():
+        setattr(given, name, value)
+    assert native.decide_setsockopt(given) == expected
+
+
 def lookup(remote: str, local: str, port: int, **facts: Any) -> tuple[str, str, int]:
     pod = facts.pop("pod", POD)
     given = native.LookupFacts(ctypes.pointer(pod) if pod else None, native.ip(remote), native.ip(local), ETH0, port)

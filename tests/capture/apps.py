@@ -12,7 +12,8 @@ from typing import Any
 from .pods import DEADLINE, tell, told
 
 MPTCP = 262
-SO_BINDTODEVICE = 25
+SO_BINDTODEVICE, SO_MARK, SO_BINDTOIFINDEX = 25, 36, 62
+ETH_P_ALL = 3
 TCP_FASTOPEN_CONNECT = 30
 REFUSED = "ConnectionRefusedError"
 FORBIDDEN = "PermissionError"
@@ -68,11 +69,56 @@ def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, 
     with socket.socket() as sock:
         sock.setblocking(False)
         assert sock.connect_ex(first) == errno.EINPROGRESS
-        if ctypes.CDLL(None, use_errno=True).connect(sock.fileno(), bytes(16), 16):  # AF_UNSPEC: dissolve
-            raise OSError(ctypes.get_errno(), "dissolving")
+        _dissolve(sock)
         sock.settimeout(DEADLINE / 2)
         sock.connect(then)
         return sock.recv(100)
+
+
+def _dissolve(sock: socket.socket) -> None:
+    """Connect to AF_UNSPEC: as if the socket had never been connected."""
+    if ctypes.CDLL(None, use_errno=True).connect(sock.fileno(), bytes(16), 16):
+        raise OSError(ctypes.get_errno(), "dissolving")
+
+
+def move(channel: socket.socket, to: str, port: int, how: str = "") -> None:
+    """Connect, then do with the socket what is told, ("setsockopt", *arguments) for example; tell what came of it.
+
+    That is "", or the error's class name. `how` may be a kind of socket, or "unconnected".
+    """
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    kind = socket.SOCK_DGRAM if how == "udp" else socket.SOCK_STREAM
+    with socket.socket(family, kind, MPTCP if how == "mptcp" else 0) as sock:
+        sock.settimeout(DEADLINE / 2)
+        if how != "unconnected":
+            sock.connect((to, port))
+        tell(channel, "ready")
+        while True:
+            name, *arguments = told(channel)
+            try:
+                _dissolve(sock) if name == "dissolve" else getattr(sock, name)(*arguments)
+                tell(channel, "")
+            except OSError as error:
+                tell(channel, type(error).__name__)
+
+
+def choose_congestion(channel: socket.socket, name: str, length: int) -> str:
+    """An option with a value as long as that; the value it then has."""
+    del channel
+    with socket.socket() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode().ljust(length, b"\0"))
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+
+def tap(channel: socket.socket, interface: str, word: bytes, end: bytes) -> bool:
+    """Whether the word was in a frame on this interface, until a frame has the end."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as raw:
+        raw.bind((interface, 0))
+        tell(channel, "listening")
+        seen = False
+        while end not in (frame := raw.recv(65536)):
+            seen |= word in frame
+        return seen
 
 
 def serve(channel: socket.socket, at: str, port: int, how: str = "") -> None:
@@ -126,11 +172,11 @@ def echo(channel: socket.socket, at: str, port: int) -> None:
                     client.sendall(data)
 
 
-def send_datagram(channel: socket.socket, to: str, port: int) -> None:
+def send_datagram(channel: socket.socket, to: str, port: int, say: bytes = b"x") -> None:
     del channel
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((to, port))  # the connect hook runs for these, too
-        sock.send(b"x")
+        sock.send(say)
 
 
 def take(listener: socket.socket, say: bytes = b"engine") -> tuple[tuple[str, int], tuple[str, int]]:

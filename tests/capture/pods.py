@@ -23,6 +23,7 @@ from ambient.capture import cgroups, netns
 from ambient.capture.libbpf import Link, Map
 
 PREFIX = "ambcap"
+ETH0 = 77  # the index of a pod's interface: given, because some kernels put tunnels of theirs in every namespace
 DEADLINE = 10.0
 T = TypeVar("T")
 _numbers = itertools.count(1)
@@ -144,6 +145,7 @@ class Pod:
     def __init__(self, node: Node, number: int, *, ipv6: bool) -> None:
         self.node = node
         self.name = f"{node.name}p{number}"
+        self.link = f"v{number}"  # the node's end
         self.uid = f"0000{number:04d}-aaaa-bbbb-cccc-{os.getpid():012d}"
         self.v4, self.gateway4 = ip_address(f"10.77.{number}.2"), ip_address(f"10.77.{number}.1")
         self.v6, self.gateway6 = ip_address(f"fd77:{number}::2"), ip_address(f"fd77:{number}::1")
@@ -154,10 +156,10 @@ class Pod:
         sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
         if not ipv6:
             sh(f"ip netns exec {self.name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
-        sh(f"ip -n {node.name} link add v{number} type veth peer name eth0 netns {self.name}")
-        sh(f"ip -n {node.name} addr add {self.gateway4}/24 dev v{number}")
-        sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev v{number} nodad")
-        sh(f"ip -n {node.name} link set v{number} up && ip -n {self.name} link set eth0 up")
+        sh(f"ip -n {node.name} link add {self.link} type veth peer name eth0 index {ETH0} netns {self.name}")
+        sh(f"ip -n {node.name} addr add {self.gateway4}/24 dev {self.link}")
+        sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev {self.link} nodad")
+        sh(f"ip -n {node.name} link set {self.link} up && ip -n {self.name} link set eth0 up")
         sh(f"ip -n {self.name} addr add {self.v4}/24 dev eth0")
         sh(f"ip -n {self.name} route add default via {self.gateway4}")
         if ipv6:

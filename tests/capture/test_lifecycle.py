@@ -254,6 +254,7 @@ def _enemies(pod: pods.Pod, bpffs: Path) -> dict[str, Callable[[], object]]:
         "the pin links/connect4 was gone": (pins / "links/connect4").unlink,
         "the pin lookup/": (pins / f"lookup/{cookie}").unlink,
         "the hook connect4 was detached": lambda: pods.detach(bpffs, "links/connect4"),
+        "the hook setsockopt was detached": lambda: pods.detach(bpffs, "links/setsockopt"),
         "the hook getpeername6 was detached": lambda: pods.detach(bpffs, "links/getpeername6"),
         "its socket lookup was not attached": lambda: pods.detach(bpffs, f"lookup/{cookie}"),
         "its entry was gone": lambda: pods.delete_entry(bpffs, "pods", cookie),

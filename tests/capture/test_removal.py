@@ -17,6 +17,7 @@ from ambient.capture import Capture, Role, abi
 from ambient.model.mesh import CaptureSettings
 
 from . import apps, pods
+from .captured import DEVICE, connection, mark
 from .conftest import Enrol
 
 pytestmark = pytest.mark.kernel
@@ -62,6 +63,8 @@ OURS = "fwmark 0x53a/0xfff"
 REMOVALS: dict[str, tuple[Callable[[Victim], object], str, str]] = {  # what an app in the pod sees, and a client of it
     "connect hook": (lambda v: v.detach(f"links/connect{v.family}"), CAPTURED, CAPTURED),
     "its spare": (lambda v: v.detach(f"links_spare/connect{v.family}"), CAPTURED, CAPTURED),
+    "setsockopt hook": (lambda v: v.detach("links/setsockopt"), CAPTURED, CAPTURED),
+    "its spare setsockopt": (lambda v: v.detach("links_spare/setsockopt"), CAPTURED, CAPTURED),
     "socket lookup": (lambda v: v.detach(v.lookup), CAPTURED, CAPTURED),
     "its spare lookup": (lambda v: v.detach(v.spare), CAPTURED, CAPTURED),
     "entry in pods": (lambda v: v.delete("pods"), apps.FORBIDDEN, UNANSWERED),
@@ -135,16 +138,21 @@ def test_without_one_piece_nothing_passes_in_plaintext_and_mending_restores_it(
     into: str,
 ) -> None:
     listeners = enrol(victim.pod)
-    remove(victim)
     outbound, inbound = listeners[Role.OUTBOUND], listeners[Role.INBOUND_PLAIN]
-    assert (traffic.out(outbound), traffic.into(inbound)) == (out, into)
-    assert not traffic.in_plaintext()
+    with connection(victim.pod, outbound, f"v{victim.family}") as before:
+        remove(victim)
+        assert (traffic.out(outbound), traffic.into(inbound)) == (out, into)
+        assert not traffic.in_plaintext()
+        assert [before.do("setsockopt", *option) for option in (DEVICE, mark(0))] == [apps.FORBIDDEN] * 2
+        assert not before.leaks()
     assert len(capture.verify()) == 1
     assert (traffic.out(outbound), traffic.into(inbound)) == (CAPTURED, CAPTURED)
     assert capture.verify() == []
 
 
-@pytest.mark.parametrize("pin", ["links/connect{0.family}", "links_spare/connect{0.family}", "{0.lookup}", "{0.spare}"])
+@pytest.mark.parametrize(
+    "pin", ["links/connect{0.family}", "links_spare/connect{0.family}", "links/setsockopt", "{0.lookup}", "{0.spare}"]
+)
 def test_without_an_agent_a_pin_that_goes_takes_its_program_along_and_its_twin_carries_on(
     capture: Capture, enrol: Enrol, victim: Victim, traffic: Traffic, pin: str
 ) -> None:
@@ -153,6 +161,8 @@ def test_without_an_agent_a_pin_that_goes_takes_its_program_along_and_its_twin_c
     victim.unpin(pin.format(victim))
     outbound, inbound = listeners[Role.OUTBOUND], listeners[Role.INBOUND_PLAIN]
     assert (traffic.out(outbound), traffic.into(inbound)) == (CAPTURED, CAPTURED)
+    with connection(victim.pod, outbound, f"v{victim.family}") as captured:
+        assert captured.do("setsockopt", *mark(0)) == apps.FORBIDDEN
     with_agent = Capture.open(victim.pod.node.cgroup, victim.bpffs)
     try:
         addresses = victim.pod.addresses
@@ -185,6 +195,19 @@ def test_a_spare_counts_only_what_it_stands_in_for(
     assert _counted(capture, traffic, listeners) == counted
     assert len(capture.verify()) == 1
     assert _counted(capture, traffic, listeners) == both  # so the spare is behind the first again
+
+
+def test_the_spare_setsockopt_counts_only_what_it_stands_in_for(
+    capture: Capture, enrol: Enrol, pod: pods.Pod, bpffs: Path
+) -> None:
+    with connection(pod, enrol(pod)[Role.OUTBOUND], "v4") as captured:
+        for removed, counted in ((False, (1, 0)), (True, (1, 1)), (False, (2, 1))):
+            if removed:
+                pods.detach(bpffs, "links/setsockopt")
+            assert captured.do("setsockopt", *mark(0)) == apps.FORBIDDEN
+            counters = capture.counters()
+            assert (counters["setsockopt_mark"], counters["setsockopt_spare"]) == counted
+            capture.verify()
 
 
 def _counted(capture: Capture, traffic: Traffic, listeners: dict[Role, socket.socket]) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """The fail-open audit: each thing the mesh stands on is taken away in turn, and nothing gets through that must not.
 
-Two promises are held against each: a stranger's plaintext does not reach the app of a STRICT namespace, and a pod of a
-namespace that requires mutual TLS says nothing in the clear. What was taken is back afterwards without anybody's help.
+Three promises are held against each: a stranger's plaintext does not reach the app of a STRICT namespace, a pod of a
+namespace that requires mutual TLS says nothing in the clear, and its application cannot take a connection out of the
+mesh. What was taken is back afterwards without anybody's help.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +31,7 @@ MANIFESTS = shop(
     service("plain", ns="outside"),
 )
 SERVER, CLIENT = "shop/web", "locked/careful"
+SO_MARK = 36
 MENDED_WITHIN_S = 12.0  # the agent looks every 5 s; a dead one is back in 2 s
 Removal = Callable[[Mesh], None]
 
@@ -47,6 +50,8 @@ REMOVALS: dict[str, Removal] = {
     "every pinned map": lambda mesh: kernel.unpin(mesh, "maps"),
     "every pinned hook": lambda mesh: kernel.unpin(mesh, "links"),
     "every pinned lookup": lambda mesh: kernel.unpin(mesh, "lookup"),
+    "the setsockopt hook": lambda mesh: kernel.detach(mesh, "node1", "links/setsockopt"),
+    "the setsockopt hook's spare": lambda mesh: kernel.detach(mesh, "node1", "links_spare/setsockopt"),
     "the exemption of the engines": lambda mesh: kernel.delete_exemptions(mesh),
     "the routes of the client": lambda mesh: kernel.delete_routes(mesh, CLIENT),
     "the engines": kill_engines,
@@ -77,11 +82,23 @@ def nothing_gets_through(mesh: Mesh) -> None:
         careful = mesh.puppet(CLIENT).ask(mesh.ip("outside/plain"), 8080, f"echo {word}", timeout=2)
         word = wire.secret()
         mesh.puppet(CLIENT).ask(mesh.ip(SERVER), 8080, f"echo {word}", timeout=2)  # through a tunnel, or not at all
+        stays_captured(mesh, wire.secret())
     assert wire.findings() == []
     assert stranger.error, "the stranger was served"
     assert careful.error, "plaintext left"
     assert not [row for row in mesh.events(SERVER, "line") if "nobody" in row["text"]]
     assert not mesh.events("outside/plain", "line")
+
+
+def stays_captured(mesh: Mesh, word: str) -> None:
+    """An application takes its socket's mark away after it connected, if it can connect at all, and goes on talking."""
+    client = mesh.puppet(CLIENT)
+    if client.open("moved", mesh.ip(SERVER), 8080, timeout=2).error:
+        return
+    kept = client.do("option", name="moved", level=socket.SOL_SOCKET, option=SO_MARK, value=0).error == "EPERM"
+    heard = not client.say("moved", f"echo {word}", timeout=2).error
+    assert kept or not heard, "only of a connection that is over already may the mark be taken"
+    client.do("close", name="moved")
 
 
 def whole(mesh: Mesh) -> bool:

@@ -107,6 +107,11 @@ def ask(to: str, port: int, text: str, timeout: float = 15.0, **options: Any) ->
         connections.pop("ask").close()
 
 
+def option(name: str, level: int, option: int, value: int) -> dict[str, Any]:
+    connections[name].setsockopt(level, option, value)
+    return {}
+
+
 def ended(name: str, timeout: float) -> dict[str, Any]:
     """Wait for the other end to end it: how, and after how many seconds."""
     sock, began = connections[name], time.monotonic()
@@ -239,6 +244,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "open": open_,
     "say": say,
     "ask": ask,
+    "option": option,
     "ended": ended,
     "close": close,
     "names": names,

@@ -1,0 +1,1 @@
+"""What the setsockopt hook costs those who call setsockopt()."""

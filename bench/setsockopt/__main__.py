@@ -1,0 +1,126 @@
+"""python -m bench.setsockopt: CPU time per setsockopt(TCP_NODELAY) without and with our hook. As root.
+
+One process is of a pod that is not enrolled, one has a captured connection of a pod that is. A round measures both
+with the hook and its spare attached, and both without; the table has the medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+
+from ambient.capture import Capture, cgroups, netns
+from ambient.capture.libbpf import Link
+from ambient.model.mesh import CaptureSettings
+
+NAME = "amb-bench-sockopt"
+ADDRESS, FAR = "10.66.0.2", "10.66.0.9"
+CALLS = 100_000  # 20 ms
+HOOKS = ("links/setsockopt", "links_spare/setsockopt")
+Ask = Callable[[], float]  # nanoseconds per call
+
+
+@click.command()
+@click.option("--rounds", default=61, show_default=True, type=click.IntRange(1))
+def main(rounds: int) -> None:
+    """What the setsockopt hook costs a process outside of the mesh, and an enrolled one."""
+    found: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        folder, cgroup = stack.enter_context(_place())
+        for attached in [True, False] * rounds:
+            with _capture(cgroup, folder / "bpf", attached) as capture, contextlib.ExitStack() as round_:
+                for who, ask in round_.enter_context(_processes(capture, cgroup, folder / "loop")).items():
+                    found.setdefault(f"{who}, {'with the hook' if attached else 'without'}", []).append(ask())
+    for what, values in sorted(found.items()):
+        click.echo(f"{what:32} {statistics.median(values):6.1f} ns ({min(values):.1f} to {max(values):.1f})")
+
+
+@contextlib.contextmanager
+def _place() -> Iterator[tuple[Path, Path]]:
+    """A folder with a BPF file system and the compiled loop, a cgroup, and the network namespace of a pod."""
+    cgroup = cgroups.root() / NAME
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as undo:
+        folder = Path(name)
+        _run("cc", "-O2", str(Path(__file__).with_name("loop.c")), "-o", str(folder / "loop"))
+        (folder / "bpf").mkdir()
+        _run("mount", "-t", "bpf", "bpf", str(folder / "bpf"))
+        undo.callback(_run, "umount", str(folder / "bpf"))
+        cgroup.mkdir()
+        undo.callback(cgroup.rmdir)
+        _run("ip", "netns", "add", NAME)
+        undo.callback(_run, "ip", "netns", "del", NAME)
+        for words in (
+            "link set lo up",
+            "link add eth0 type veth",
+            f"addr add {ADDRESS}/24 dev eth0",
+            "link set eth0 up",
+        ):
+            _run("ip", "-n", NAME, *words.split())
+        yield folder, cgroup
+
+
+@contextlib.contextmanager
+def _capture(cgroup: Path, bpffs: Path, attached: bool) -> Iterator[Capture]:
+    capture = Capture.open(cgroup, bpffs)
+    try:
+        for hook in () if attached else HOOKS:
+            link = Link.pinned(next(bpffs.glob("ambient-v*")) / hook)
+            assert link
+            with link:
+                link.detach()
+        yield capture
+    finally:
+        capture.uninstall()
+
+
+@contextlib.contextmanager
+def _processes(capture: Capture, cgroup: Path, loop: Path) -> Iterator[dict[str, Ask]]:
+    where = netns.open(f"/run/netns/{NAME}")
+    listeners = capture.enrol(where, addresses=(ip_address(ADDRESS),), settings=CaptureSettings())
+    where.close()
+    commands = {"not enrolled": [], "enrolled": ["ip", "netns", "exec", NAME]}
+    with contextlib.ExitStack() as stack:
+        for each in listeners.values():
+            stack.enter_context(each)
+        asks: dict[str, Ask] = {}
+        for who, command in commands.items():
+            words = [*command, str(loop), str(CALLS), *([FAR] if command else [])]
+            process = stack.enter_context(_started(words, cgroup))
+            asks[who] = lambda process=process: _ask(process)  # type: ignore[misc]
+        yield asks
+
+
+@contextlib.contextmanager
+def _started(words: list[str], cgroup: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the cgroup. At the end of its input it ends."""
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
+    ) as process:
+        yield process
+
+
+def _ask(process: subprocess.Popen[bytes]) -> float:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"x")
+    return float(process.stdout.readline())
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+if __name__ == "__main__":
+    main()
