@@ -95,7 +95,7 @@ def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: fl
             )
             raise Failure(f"{error}\n{what}") from error
     _remark(remarks)
-    click.echo(f"lab {lab} is up; look around with: ambient lab status{there}", err=True)
+    click.echo(f"lab {lab!r} is up; look around with: ambient lab status{there}", err=True)
 
 
 @lab.command()
@@ -202,7 +202,7 @@ def down(lab: str) -> None:
     """Remove a lab and everything it made, whatever died before."""
     if not Lab(lab).down():
         there = ", ".join(names.labs())
-        click.echo(f"there is no lab {lab}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
+        click.echo(f"there is no lab {lab!r}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
 
 
 @lab.command(hidden=True)
@@ -239,7 +239,7 @@ def _told_of_manifests() -> Iterator[None]:
     except Misused:
         raise
     except Refused as error:
-        raise Failure(f"{error}\nNothing was changed. `ambient lab check -f` says the same of manifests.") from error
+        raise Failure(f"{error}\nNothing was changed. `ambient lab check -f FILE` tells without a lab.") from error
 
 
 @contextlib.contextmanager

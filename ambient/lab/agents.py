@@ -103,7 +103,7 @@ class Agent:
                 async with asyncio.timeout(left + 1.0):
                     await rpc.ask(self._layout.admin(self.node), "wait", revision=revision, timeout_s=round(left, 3))
             except (OSError, TimeoutError) as error:
-                problem = f"its admin socket does not answer ({error or 'silence'})"
+                problem = f"its admin socket does not answer ({str(error) or 'silence'})"
                 await asyncio.sleep(min(ASK_AGAIN_S, left))
             except rpc.AgentSaid as error:
                 problem = str(error)
@@ -118,5 +118,5 @@ class Agent:
             details = [*status.get("blockers", ()), *status.get("errors", ())]
             named = ", ".join(details) or "nothing it names"
             return f"agent {self.node} has not converged: {problem}; it waits for: {named}"
-        said = process.last_lines(self._layout.agent_log(self.node)).replace("\n", "\n      | ")
+        said = process.last_lines(self._layout.agent_log(self.node), records=False).replace("\n", "\n      | ")
         return f"agent {self.node} has not converged: {problem}\n    its log ends:\n      | {said or '(empty)'}"

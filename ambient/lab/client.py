@@ -108,7 +108,7 @@ class Lab:
         if not self.layout.state.exists():
             there = [path.name for path in sorted(self.layout.base.glob("*")) if path.is_dir()]
             known = f"; labs that exist: {', '.join(there)}" if there else ""
-            raise Gone(f"there is no lab {self.layout.lab}: make one with `ambient lab up`{known}")
+            raise Gone(f"there is no lab {self.layout.lab!r}: make one with `ambient lab up`{known}")
 
     def status(self) -> dict[str, Any]:
         """See report.status() for the shape."""
@@ -206,7 +206,7 @@ class Lab:
             self.layout.state.mkdir(mode=0o700)
         except FileExistsError:
             raise LabError(
-                f"lab {self.layout.lab} exists ({self.layout.state}): change it with `ambient lab apply`, "
+                f"lab {self.layout.lab!r} exists ({self.layout.state}): change it with `ambient lab apply`, "
                 f"or remove it with `ambient lab down --lab {self.layout.lab}`"
             ) from None
         if self.layout.cgroup.exists():
@@ -253,8 +253,11 @@ class Lab:
         try:
             return rpc.request(self.layout.socket, verb, patience, **arguments)
         except Gone as error:
-            said = process.last_lines(self.layout.daemon_log)
-            raise Gone(f"{error}\n{said}\nremove it with `ambient lab down --lab {self.layout.lab}`") from error
+            said = process.last_lines(self.layout.daemon_log).replace("\n", "\n      | ")
+            raise Gone(
+                f"{error}\n    its log ends:\n      | {said or '(empty)'}\n"
+                f"Remove the lab with `ambient lab down --lab {self.layout.lab}`"
+            ) from error
 
 
 def _root(purpose: str) -> None:

@@ -165,11 +165,15 @@ class Daemon:
         """
         began = time.monotonic()
         deadline = began + float(request["timeout"])
-        troubles = await self._pods_ready(deadline, leave)
-        # The mesh also converges around a pod that will not get ready: the change is done, then told of.
-        troubles += await self._mesh_converged(max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline)
-        if troubles:
-            raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles))
+        while True:
+            troubles = await self._pods_ready(deadline, leave)
+            # The mesh also converges around a pod that will not get ready: the change is done, then told of.
+            time_left = max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline
+            troubles += await self._mesh_converged(time_left)
+            if troubles:
+                raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles))
+            if all(pod.key in leave for pod in self.kubelets.unready()):  # none has ended meanwhile
+                break
         left = [f"pod {pod.key.pod} was not waited for: {pod.why}" for pod in self.kubelets.unready()]
         return {"revision": self._revision, "remarks": [*remarks, *left]}
 

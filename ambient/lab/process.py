@@ -81,7 +81,7 @@ def start(
 
     program = shutil.which(command[0], path=env.get("PATH"))
     if program is None:
-        raise CannotStart(f"no program {command[0]!r} in {env.get('PATH') or 'an empty PATH'}")
+        raise CannotStart(f"no program {command[0]!r} in PATH" if "/" not in command[0] else f"no program {command[0]}")
     try:
         return subprocess.Popen(
             command,
@@ -125,8 +125,9 @@ def base_env() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", "PYTHONUNBUFFERED": "1"}
 
 
-def last_lines(path: Path, count: int = 5) -> str:
-    """The end of a log, for an error text; a line that is said again and again counts once."""
+def last_lines(path: Path, count: int = 5, *, records: bool = True) -> str:
+    """The end of a log, for an error text; a line that is said again and again counts once. Without `records`: only
+    what was written for people, no JSON."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -134,4 +135,5 @@ def last_lines(path: Path, count: int = 5) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "\n".join([line for line, _ in itertools.groupby(lines)][-count:])
+    told = [line for line, _ in itertools.groupby(lines) if records or not line.startswith("{")]
+    return "\n".join(told[-count:])

@@ -86,6 +86,6 @@ def _families(who: Workload) -> set[int]:
 
 
 def _similar(key: str, known: Iterable[str]) -> str:
-    names = sorted(known)
+    names = sorted(set(known))  # a pod may be called as its service is
     near = difflib.get_close_matches(key, names, n=3) or names[:5]
     return f"; there is {', '.join(near)}" if near else "; the mesh knows none at all"

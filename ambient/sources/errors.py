@@ -59,10 +59,9 @@ class Note:
 
 
 def _where(file: str, document: int, object: str, field: str) -> str:
-    place = " ".join(
-        part for part in (f"document {document}" if document else "", f"({object})" if object else "") if part
-    )
-    return ": ".join(part for part in (file, place, field) if part)
+    subject = f" ({object})" if object else ""
+    place = f"{file}: document {document}{subject}" if document else file + subject
+    return f"{place}: {field}" if field else place
 
 
 class SourceError(Exception):

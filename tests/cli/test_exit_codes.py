@@ -185,7 +185,7 @@ def test_removing_a_lab_that_is_not_there_is_no_failure(run: Run, monkeypatch: p
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     result = run("lab", "down", "--lab", NOWHERE)
     assert (result.exit_code, result.stdout) == (Exit.OK, "")
-    assert result.stderr.startswith(f"there is no lab {NOWHERE}: nothing to do")
+    assert result.stderr.startswith(f"there is no lab {NOWHERE!r}: nothing to do")
 
 
 def test_a_machine_without_cgroup_v2_is_4(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_this_nodes_agent_comes_first(places: Path, run: Run) -> None:
     ("args", "code", "says"),
     [
         pytest.param((), 3, "no agent found: neither", id="nothing there"),
-        pytest.param(("--lab", "two"), 3, "there is no lab two; labs that exist: none", id="no such lab"),
+        pytest.param(("--lab", "two"), 3, "there is no lab 'two'; labs that exist: none", id="no such lab"),
         pytest.param(
             ("--socket", "/nowhere/admin.sock"), 3, "there is no admin socket /nowhere/admin.sock", id="no socket"
         ),
@@ -124,7 +124,7 @@ def test_several_labs_must_be_told_apart(places: Path, run: Run) -> None:
     assert "name one with --lab: one, two" in result.stderr
     assert run("get", "workloads", "--lab", "one").exit_code == 0
     (places / "lab" / "lab" / "nodes").mkdir(parents=True)
-    assert "lab lab has no agent" in run("get", "workloads").stderr  # it is the one that is meant, also here
+    assert "lab 'lab' has no agent" in run("get", "workloads").stderr  # it is the one that is meant, also here
 
 
 @pytest.mark.usefixtures("lab")
@@ -133,7 +133,7 @@ def test_the_environment_names_a_lab_and_an_option_goes_before_it(
 ) -> None:
     (places / "lab" / "two" / "nodes").mkdir(parents=True)
     monkeypatch.setenv("AMBIENT_LAB", "two")
-    assert "lab two has no agent" in run("get", "workloads").stderr
+    assert "lab 'two' has no agent" in run("get", "workloads").stderr
     assert run("get", "workloads", "--lab", "one").exit_code == 0
     assert run("get", "workloads", "--socket", places / "lab/one/nodes/a/run/admin.sock").exit_code == 0
 
@@ -172,3 +172,5 @@ def test_explain_of_an_unknown_pod_is_an_error_with_a_hint(run: Run) -> None:
     result = run("explain", "--from", "shop/nobody", "--to", "web:80")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: there is no pod 'shop/nobody'")
+    unknown = run("explain", "--from", "shop/client-1", "--to", "wbe:80")
+    assert unknown.stderr.endswith("; there is shop/web, shop/web-1\n")

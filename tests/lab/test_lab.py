@@ -195,7 +195,7 @@ def test_an_agent_that_dies_is_started_again(lab: Lab) -> None:
 
 
 def test_a_program_that_ends_is_started_again_with_backoff(lab: Lab) -> None:
-    lab.apply(a_pod("brief", command=["sh", "-c", "echo once; read x < /proc/sys/kernel/random/uuid; sleep 0.2"]))
+    lab.apply(a_pod("brief", command=["sh", "-c", "echo once; read x < /proc/sys/kernel/random/uuid; sleep 0.5"]))
     eventually(lambda: lab.pod("shop/brief")["restarts"] >= 1)
     eventually(lambda: "CrashLoopBackOff" in lab.logs("shop/brief"))
     assert lab.logs("shop/brief").count("once\n") >= 2
@@ -225,10 +225,32 @@ def test_what_is_not_ready_is_named_with_its_probes_word_and_its_log(lab: Lab) -
 def test_a_program_that_is_not_there_is_not_waited_for(lab: Lab) -> None:
     pod = a_pod("typo", command=["slep", "infinity"])
     began = time.monotonic()
-    with pytest.raises(NotReady, match="pod shop/typo is not ready: main: cannot be started: no program 'slep' in"):
+    with pytest.raises(
+        NotReady, match="pod shop/typo is not ready: main: cannot be started: no program 'slep' in PATH"
+    ):
         lab.apply(pod, timeout=60)
     assert time.monotonic() - began < 5
     lab.delete(pod)
+
+
+def test_a_pod_whose_program_ends_at_once_is_not_ready_although_it_was(lab: Lab) -> None:
+    pod = a_pod("brief", command=["sh", "-c", "echo bye; exit 3"])
+    with pytest.raises(NotReady, match="main: its program ended: exit code 3"):
+        lab.apply(pod, timeout=1)
+    lab.delete(pod)
+
+
+def test_a_silent_agent_is_named_with_the_end_of_its_log(lab: Lab) -> None:
+    stopped = lab.status()["nodes"]["node2"]["agent_pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with pytest.raises(NotReady) as caught:
+            lab.label("ns/shop", "a=b", timeout=0.2)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert "agent node2 has not converged: its admin socket does not answer (silence)" in str(caught.value)
+    assert "its log ends:" in str(caught.value)
+    lab.label("ns/shop", "a-")
 
 
 def test_others_do_not_wait_for_a_pod_that_was_not_ready_before(lab: Lab) -> None:

@@ -99,3 +99,5 @@ def test_the_end_of_a_log_says_what_is_repeated_once(tmp_path: Path) -> None:
     assert process.last_lines(log) == ""
     log.write_text("first\n" + "again\n" * 50 + "last\n")
     assert process.last_lines(log) == "first\nagain\nlast"
+    log.write_text('up\n{"type": "connection"}\n')
+    assert process.last_lines(log, records=False) == "up"
