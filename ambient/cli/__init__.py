@@ -54,6 +54,6 @@ class _Commands(click.Group):
 def main() -> None:
     """Ambient: a service mesh without sidecars.
 
-    Exit codes: 0 yes, or done; 1 the answer is no, or a check failed; 2 wrong usage; 3 no agent to ask;
-    4 this machine lacks something.
+    Exit codes: 0 yes, or done; 1 the answer is no, or it did not work; 2 wrong usage; 3 nobody to ask: no agent, no
+    lab; 4 this machine lacks something.
     """

@@ -186,9 +186,10 @@ def status(lab: str, output: str) -> None:
     if output == "json":
         printing.as_json(found)
         return
+    why = ["why"] if any(pod["why"] for pod in found["pods"].values()) else []
     for what, columns in {
         "nodes": ["name", "underlay", "agent_pid", "engine_pid", "ready", "netns"],
-        "pods": ["name", "node", "ips", "ready", "enrolled", "restarts", "netns", "why"],
+        "pods": ["name", "node", "ips", "ready", "enrolled", "restarts", *why],
         "services": ["name", "vips", "ports"],
     }.items():
         click.echo(f"{what.upper()}")
