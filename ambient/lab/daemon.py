@@ -168,8 +168,8 @@ class Daemon:
         while True:
             troubles = await self._pods_ready(deadline, leave)
             # The mesh also converges around a pod that will not get ready: the change is done, then told of.
-            time_left = max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline
-            troubles += await self._mesh_converged(time_left)
+            converge_by = max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline
+            troubles += await self._mesh_converged(converge_by)
             if troubles:
                 raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles))
             if all(pod.key in leave for pod in self.kubelets.unready()):  # none has ended meanwhile
