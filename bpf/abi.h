@@ -128,6 +128,7 @@ enum amb_reason {
   AMB_SETSOCKOPT_DEVICE, /* refused */
   AMB_SETSOCKOPT_MARK,   /* refused */
   AMB_SETSOCKOPT_SPARE,  /* refused by the spare program: the first one is not attached */
+  AMB_LOOKUP_NODE,       /* from the pod's own node: probes, host processes */
 
   AMB_REASONS
 };

@@ -154,6 +154,7 @@ struct amb_lookup_facts {
   __u32 ingress_ifindex;
   __u16 local_port;
   __u8 port_excluded;
+  __u8 from_node; /* remote is one of this node's own addresses */
 };
 
 struct amb_lookup_decision {
@@ -189,6 +190,8 @@ AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_
   /* From here on an address the mesh does not know (link-local, a second interface) is treated like the known ones. */
   if (facts->port_excluded) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
   if (facts->local_port == AMB_TUNNEL_PORT) AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
+  /* kubelet's probes: whether the application listens, only the application can say. Our listener always does. */
+  if (facts->from_node) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NODE, 0);
   AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_PLAIN, AMB_ROLE_INBOUND_PLAIN);
 #undef AMB_DECIDE
 }

@@ -32,15 +32,17 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
       .pod = bpf_map_lookup_elem(&pods, &cookie),
       .ingress_ifindex = ctx->ingress_ifindex,
       .local_port = ctx->local_port,
-      .port_excluded = bpf_map_lookup_elem(&excluded_ports, &port) != 0,
+      .port_excluded = amb_present(bpf_map_lookup_elem(&excluded_ports, &port)),
   };
   if (ctx->family == AF_INET) {
     facts.remote = amb_ip_from_v4(ctx->remote_ip4);
     facts.local = amb_ip_from_v4(ctx->local_ip4);
+    barrier(); // else clang makes one load of both branches', through a moved ctx, which the verifier refuses
   } else {
     facts.remote = (struct amb_ip){{ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]}};
     facts.local = (struct amb_ip){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
   }
+  facts.from_node = amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
 
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);
   if (decision.verdict == AMB_DROP) return drop(place, decision.reason);

@@ -52,6 +52,16 @@ struct {
   __type(value, __u32);
 } excluded_cidrs SEC(".maps");
 
+/* This node's own addresses: presence is the meaning. Written by the agent, read by lookup. One that the agent does not
+ * know (yet) is treated like everybody's. Room for every VIP: some kube-proxies give the node all of them. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 65536);
+  __type(key, struct amb_ip);
+  __type(value, __u32);
+} node_addresses SEC(".maps");
+
 /* {pod, role} -> listening socket. Written by the agent, read by lookup. An entry dies with its socket (that is, with
  * the last copy of it, in the agent or the engine), or with forget(). */
 struct {
@@ -89,17 +99,17 @@ struct {
   __type(value, __u64);
 } counters SEC(".maps");
 
-static inline __attribute__((always_inline)) void amb_count(__u32 reason) {
-  __u64 *count = bpf_map_lookup_elem(&counters, &reason);
-  if (count) (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
-}
-
 /* Whether a lookup found something, as a number the verifier accepts: without the barrier clang ORs two map pointers to
  * test both at once. */
 static inline __attribute__((always_inline)) __u8 amb_present(const void *entry) {
   __u8 yes = entry != 0;
   barrier_var(yes);
   return yes;
+}
+
+static inline __attribute__((always_inline)) void amb_count(__u32 reason) {
+  __u64 *count = bpf_map_lookup_elem(&counters, &reason);
+  if (count) (*count)++; /* per CPU; an interrupted increment may lose one, which a metric survives */
 }
 
 #endif

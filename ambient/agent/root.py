@@ -38,6 +38,7 @@ from ambient.identity.ca import EmbeddedCA
 from ambient.identity.ca_dir import CaUnusable
 from ambient.identity.store import CertificateStore
 from ambient.identity.svid import Svid
+from ambient.model.mesh import IPAddress
 from ambient.model.world import World, diff
 from ambient.observe.admin import AdminServer
 from ambient.observe.http import HttpServer
@@ -203,7 +204,7 @@ class Agent:
             await self._changed.wait()
             self._changed.clear()
             world = self._next or self.world
-            self.proxy.host = await self.in_order(host.addresses)
+            self.proxy.host = await self.in_order(self._know_node)
             changes = diff(self.world, world)
             self.world = self.proxy.world = world
             self.proxy.revise(self.proxy.decisions.touched(changes.touched()))
@@ -218,6 +219,11 @@ class Agent:
             async with self.converged:
                 self.revision = world.revision
                 self.converged.notify_all()
+
+    def _know_node(self) -> frozenset[IPAddress]:
+        found = host.addresses()
+        self.capture.know_node(found)
+        return found
 
     def _listen(self) -> None:
         """The first World is there: judge what an earlier agent allowed, then be asked."""

@@ -62,6 +62,7 @@ class Reason(enum.IntEnum):
     SETSOCKOPT_DEVICE = 29
     SETSOCKOPT_MARK = 30
     SETSOCKOPT_SPARE = 31
+    LOOKUP_NODE = 32
 
 
 class Ip(ctypes.Structure):

@@ -66,6 +66,10 @@ class Capture:
         """Drop every shown client: for when the engine that wrote them, and so their connections, is dead."""
         self._tables.clear_clients()
 
+    def know_node(self, addresses: frozenset[IPAddress]) -> None:
+        """What comes from these, the node's own, is left to pods' applications: probes are theirs to answer."""
+        self._tables.put_node_addresses(addresses)
+
     def exempt(self, cgroup: Path) -> None:
         """Never capture what processes directly in this cgroup dial: the engine's.
 

@@ -85,6 +85,16 @@ class Tables:
             changed |= wanted != there
         return changed
 
+    def put_node_addresses(self, addresses: frozenset[IPAddress]) -> None:
+        """Make the node's own addresses exactly these."""
+        table = self._maps["node_addresses"]
+        wanted = {bytes(abi.Ip.of(each)) for each in addresses}
+        there = set(table)
+        for key in there - wanted:
+            table.delete(key)
+        for key in wanted - there:
+            table.put(key, _PRESENT)
+
     def exempt(self, cgroup: int, alive: Callable[[], set[int]] | None = None) -> bool:
         """Whether it was not there yet. With `alive`, entries of cgroups that are not any more are dropped."""
         table = self._maps["exempt"]

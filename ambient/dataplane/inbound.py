@@ -64,7 +64,10 @@ def judge_request(question: Request, world: World) -> Outcome:
 
 
 def judge_plaintext(question: Plaintext, world: World, host: Collection[IPAddress]) -> Outcome:
-    """`host`: this node's own addresses; what comes from there are kubelet's probes and host processes, which pass."""
+    """`host`: this node's own addresses; what comes from there are kubelet's probes and host processes, which pass.
+
+    The kernel leaves those to the application; here are only those from an address that it was not told of yet.
+    """
     server = _current(world, question.server, question.uid)
     source = parties.at(world, question.source)
     if server is None:

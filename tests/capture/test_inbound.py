@@ -70,6 +70,38 @@ def test_an_excluded_port_reaches_the_application(
     assert capture.counters()["lookup_excluded_port"] == 1
 
 
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_what_comes_from_the_node_is_the_applications_to_answer_or_not(
+    capture: Capture, enrol: Enrol, node: pods.Node, pod: pods.Pod, version: int
+) -> None:
+    """A probe that the engine answered would say that an application listens which does not."""
+    to = str(pod.v4 if version == 4 else pod.v6)
+    listeners = enrol(pod)
+    capture.know_node(frozenset({pod.gateway4, pod.gateway6}))
+    assert node.run(apps.dial, to, 8080) == apps.REFUSED
+    app = pod.start(apps.serve, "::", 8080)
+    assert app.receive() == "listening"
+    assert node.run(apps.dial, to, 8080)["said"] == b"app"
+    assert all(apps.idle(each) for each in listeners.values())
+    assert capture.counters()["lookup_node"] == 2
+    client = node.start(apps.dial, to, 15008)
+    apps.take(listeners[Role.INBOUND_TUNNEL])
+    assert client.receive()["said"] == b"engine"
+    client.finish()
+
+
+def test_an_address_the_node_has_no_more_is_anybodys(
+    capture: Capture, enrol: Enrol, node: pods.Node, pod: pods.Pod
+) -> None:
+    listeners = enrol(pod)
+    capture.know_node(frozenset({pod.gateway4}))
+    capture.know_node(frozenset({pod.gateway6}))
+    client = node.start(apps.dial, str(pod.v4), 8080)
+    apps.take(listeners[Role.INBOUND_PLAIN])
+    assert client.receive()["said"] == b"engine"
+    client.finish()
+
+
 def test_the_link_local_address_is_guarded_like_the_others(enrol: Enrol, node: pods.Node, pod: pods.Pod) -> None:
     app = pod.start(apps.serve, "::", 8080)
     assert app.receive() == "listening"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ambient.lab import NotReady
 from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import Manifest, enrolled, mtls, pod, policy, principal, server, service, shop
 from tests.mesh.waiting import eventually
@@ -111,14 +112,27 @@ def test_the_nearest_peer_authentication_holds(mesh: Mesh, modes: list[Manifest]
 
 def test_probes_pass_under_strict(mesh: Mesh) -> None:
     def probes() -> int:
-        rows = mesh.all_records("node2")
-        return sum(row["rule"].startswith("node-local") and row["destination_pod"] == "web" for row in rows)
+        node = mesh.node_ip("node2")
+        return sum(row["peer"].startswith(f"{node}:") for row in mesh.events("shop/web", "accept"))
 
     with mesh.having(mtls("STRICT"), policy("nobody", app="web")):
         assert mesh.puppet("outside/stranger").ask(mesh.ip("shop/web"), 8080).was_refused
         eventually("a probe of kubelet passes", probes, within=8)
         mesh.wait(timeout=5)
         assert mesh.pod("shop/web")["ready"]
+        assert mesh.metrics("node2")['ambient_bpf_verdicts_total{verdict="lookup_node"}'] >= probes()
+
+
+def test_a_probe_says_what_the_app_says_not_what_the_mesh_does(mesh: Mesh) -> None:
+    """One that connects and nothing more: an engine that took it would make ready what does not listen yet."""
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
+    deaf = pod("deaf", "node2", probe=probe)
+    try:
+        with pytest.raises(NotReady, match=r"probe failed .* Connect call failed"):
+            mesh.apply(deaf, timeout=2)
+        assert mesh.agent("node2")["pods"]["shop/deaf"]["captured"]
+    finally:
+        mesh.delete(deaf)
 
 
 def test_a_namespace_that_requires_mtls_says_nothing_in_the_clear(mesh: Mesh) -> None:
