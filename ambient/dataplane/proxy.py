@@ -32,6 +32,8 @@ from ambient.model.mesh import TUNNEL_PORT, IPAddress
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party
 
+# What a choice fails for that says nothing about the endpoint: this side had not what it takes to reach it.
+_OURS = frozenset({abi.Reason.NO_SOCKET, abi.Reason.NO_CONTEXT, abi.Reason.NO_ANSWER, abi.Reason.RESOURCES})
 SAMPLE_USES = 64  # a sampled service is sampled again after this many connections
 
 
@@ -195,7 +197,7 @@ class Proxy:
         decision = self.decisions.get(failed.answer)
         self._observer.dial_failed(abi.Reason(failed.reason).name.lower())
         services = frozenset(token for token in decision.deps if token.startswith("svc:")) if decision else frozenset()
-        if not services:  # nothing to choose among: every attempt tries the same again
+        if not services or failed.reason in _OURS:  # nothing to choose among, or another would fail as well
             return
         back = self._health.failed(ip, port, self._clock())
         if back is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from ambient.dataplane import abi, wire
 from ambient.dataplane.pods import listener_id, tunnel_id
 from ambient.dataplane.proxy import Proxy
+from ambient.dataplane.questions import Outbound
 from ambient.dataplane.wire import Message
 from ambient.identity.ca import EmbeddedCA
 from ambient.identity.svid import request
-from ambient.model.mesh import Identity, IPAddress, MtlsMode, PeerAuthentication
+from ambient.model.mesh import Identity, IPAddress, MtlsMode, PeerAuthentication, address
 from ambient.observe.records import Ending, Flow
 from tests.dataplane.worlds import (
     API_IP,
@@ -23,6 +26,7 @@ from tests.dataplane.worlds import (
     WEB,
     WEB_IP,
     WEB_VIP,
+    a_pod,
     a_service,
     a_world,
     the_pods,
@@ -148,8 +152,6 @@ def test_a_pod_that_left_gets_a_refusal_never_silence() -> None:
 
 @pytest.fixture(scope="module")
 def web_certificate(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    import asyncio
-
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -325,6 +327,32 @@ def test_a_failed_dial_touches_only_the_decisions_of_its_services() -> None:
     assert setup.link.sent == []
     assert setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80).answer == through_vip.answer
     assert setup.records.failures == ["dial"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "blamed"),
+    [
+        *(
+            (each, True)
+            for each in (abi.Reason.DIAL, abi.Reason.HANDSHAKE, abi.Reason.PEER_REFUSED, abi.Reason.STRANGER)
+        ),
+        *((each, False) for each in (abi.Reason.NO_SOCKET, abi.Reason.NO_CONTEXT, abi.Reason.NO_ANSWER)),
+        (abi.Reason.RESOURCES, False),
+    ],
+    ids=lambda value: value.name if isinstance(value, abi.Reason) else "",
+)
+def test_an_endpoint_is_not_set_aside_for_what_this_side_lacked(reason: abi.Reason, blamed: bool) -> None:
+    another = a_pod("web-2", address("10.1.0.9"), "node-2", service_account="web")
+    setup = Setup(replace(another, labels={"app": "web"}))
+    setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
+    answer = setup.proxy.decisions.decide(Outbound("shop/client", "uid-client", setup.cookie, WEB_VIP, 80)).id
+
+    async def fail() -> None:
+        setup.say(abi.Type.DIAL_FAILED, abi.DialFailed(answer=answer, dial=wire.addr(WEB_IP, 15008), reason=reason))
+
+    asyncio.run(fail())
+    assert [message.type for message in setup.link.sent] == [abi.Type.FORGET] * blamed
+    assert setup.records.failures == [reason.name.lower()], "counted it is"
 
 
 def test_a_low_stash_is_filled() -> None:
