@@ -109,7 +109,7 @@ def test_a_server_that_goes_ends_its_connections_and_another_takes_over(mesh: Me
     mesh.learn()
     client = mesh.puppet("shop/client")
     names: dict[str, str] = {}
-    for number in range(400):  # one that is set aside is back after a second
+    for number in range(60):
         client.open(f"c{number}", "web", family=4)
         names.setdefault(client.say(f"c{number}", "who").who["pod"], f"c{number}")
         if len(names) == 2:
@@ -120,5 +120,5 @@ def test_a_server_that_goes_ends_its_connections_and_another_takes_over(mesh: Me
     assert client.do("ended", name=names["web2"], timeout=5).how in ("reset", "closed")
     assert client.say(names["web"], "echo still").reply == "still"
     assert {client.ask("web", family=4).who["pod"] for _ in range(5)} == {"web"}
-    for number in range(400):
-        client.do("close", name=f"c{number}") if f"c{number}" in names.values() else None
+    for name in names.values():
+        client.do("close", name=name)
