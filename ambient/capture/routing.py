@@ -3,8 +3,13 @@
     ip rule add priority 1508 fwmark 0x53a/0xfff lookup 15008
     ip rule add priority 1509 fwmark 0x53a/0xfff prohibit
     ip route add local default dev lo src POD_IP table 15008        (and -6)
+    ip route add local default dev eth0 src POD_IP table 15008 metric INDEX    (each other device that is up; IPv4)
 
 The second rule is for when the first or the route is gone: a marked connection is refused, not routed like any other.
+The other devices' routes are for sockets bound to one of them, which can be only after they connected. Those do not see
+lo's route, and IPv4 believes the destination of what it has no route for to be on that device's link: no rule helps.
+IPv6 believes nothing. Their metrics only keep them apart, behind lo's.
+
 Works in the calling thread's namespace (netns.run). Touches nothing that is not exactly ours.
 """
 
@@ -23,13 +28,14 @@ TABLE = 15008
 PRIORITY = 1508  # after `local` (0), before anything that routes by address; ours only looks at our mark
 _LOOKUP, _PROHIBIT = 1, 8  # FR_ACT_TO_TBL, FR_ACT_PROHIBIT
 _LO = 1
+_UP = 1  # IFF_UP
 _STATIC, _LOCAL = 4, 2  # RTPROT_STATIC, RTN_LOCAL
 _SCOPES = {socket.AF_INET: 254, socket.AF_INET6: 0}  # RT_SCOPE_HOST; IPv6 has none
 _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
-# Attributes: FRA_*, RTA_*, IFA_*
+# Attributes: FRA_*, RTA_*, IFA_* and IFLA_*
 _RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK = 6, 10, 15, 16
-_ROUTE_DEVICE, _ROUTE_SOURCE, _ROUTE_TABLE = 4, 7, 15
-_ADDRESS, _ADDRESS_LOCAL = 1, 2
+_ROUTE_DEVICE, _ROUTE_METRIC, _ROUTE_SOURCE, _ROUTE_TABLE = 4, 6, 7, 15
+_ADDRESS, _ADDRESS_LOCAL, _LINK_NAME = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,15 @@ def ensure(addresses: Iterable[IPAddress]) -> list[str]:
                     f"the pod's network namespace does not have the address {source}: is it the right one?"
                 )
             try:
-                if not any(_is_route(route, source) for route in _routes(kernel, family)):
-                    kernel.change(Kind.NEW_ROUTE, Flag.CREATE | Flag.REPLACE, _header(family), _attributes(source))
-                    changed.append(f"{name} route")
+                outlets = _outlets(kernel, family)
+                known = _routes(kernel, family)
+                missing = [index for index in outlets if not any(_is_route(each, source, index) for each in known)]
+                for index in missing:
+                    kernel.change(
+                        Kind.NEW_ROUTE, Flag.CREATE | Flag.REPLACE, _header(family), _attributes(source, index)
+                    )
+                if missing:
+                    changed.append(f"{name} route by {', '.join(outlets[index] for index in missing)}")
                 there = kernel.dump(Kind.GET_RULES, family)
                 for ours in _RULES:
                     if not any(map(ours.is_it, there)):
@@ -100,9 +112,8 @@ def remove() -> None:
                     kernel.change(Kind.DELETE_RULE, Flag(0), ours.header(family), ours.attributes)
             for route in _routes(kernel, family):
                 source = route.attributes.get(_ROUTE_SOURCE)
-                kernel.change(
-                    Kind.DELETE_ROUTE, Flag(0), _header(family), _attributes(address(source) if source else None)
-                )
+                attributes = _attributes(address(source) if source else None, route.number(_ROUTE_DEVICE) or _LO)
+                kernel.change(Kind.DELETE_ROUTE, Flag(0), _header(family), attributes)
 
 
 def foreign_rules() -> list[str]:
@@ -130,6 +141,16 @@ def addresses_here(kernel: Rtnetlink, family: int = socket.AF_UNSPEC) -> frozens
     return frozenset(address(packed) for packed in found if packed)
 
 
+def _outlets(kernel: Rtnetlink, family: int) -> dict[int, str]:
+    """The devices that need a route of ours, by index: lo first, for everybody."""
+    others: dict[int, str] = {}
+    for link in kernel.dump(Kind.GET_LINKS) if family == socket.AF_INET else ():
+        _, _, _, index, flags, _ = link.fields
+        if flags & _UP:
+            others[index] = link.attributes[_LINK_NAME].rstrip(b"\0").decode()
+    return {_LO: "lo"} | others
+
+
 def _routes(kernel: Rtnetlink, family: int) -> list[Entry]:
     return [route for route in kernel.dump(Kind.GET_ROUTES, family) if route.number(_ROUTE_TABLE) == TABLE]
 
@@ -138,14 +159,15 @@ def _header(family: int) -> bytes:
     return ROUTE.pack(family, 0, 0, 0, 0, _STATIC, _SCOPES[socket.AddressFamily(family)], _LOCAL, 0)
 
 
-def _attributes(source: IPAddress | None) -> dict[int, int | bytes]:
-    return {_ROUTE_DEVICE: _LO, _ROUTE_TABLE: TABLE, **({_ROUTE_SOURCE: source.packed} if source else {})}
+def _attributes(source: IPAddress | None, outlet: int) -> dict[int, int | bytes]:
+    metric = {} if outlet == _LO else {_ROUTE_METRIC: outlet}
+    return {_ROUTE_DEVICE: outlet, _ROUTE_TABLE: TABLE, **metric, **({_ROUTE_SOURCE: source.packed} if source else {})}
 
 
-def _is_route(route: Entry, source: IPAddress | None) -> bool:
+def _is_route(route: Entry, source: IPAddress | None, outlet: int) -> bool:
     _, dst_len, *_, kind, _ = route.fields
     there = route.number(_ROUTE_DEVICE), route.attributes.get(_ROUTE_SOURCE)
-    return (kind, dst_len, *there) == (_LOCAL, 0, _LO, source.packed if source else None)
+    return (kind, dst_len, *there) == (_LOCAL, 0, outlet, source.packed if source else None)
 
 
 def _action(rule: Entry) -> int:

@@ -25,6 +25,7 @@ _RECEIVE = 64 * 1024  # the kernel fills no more than 32 KiB at a time
 
 
 class Kind(enum.IntEnum):
+    GET_LINKS = 18
     GET_ADDRESSES = 22
     NEW_ROUTE = 24
     DELETE_ROUTE = 25
@@ -44,13 +45,14 @@ class Flag(enum.IntFlag):
 ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 RULE = struct.Struct("=8BI")  # struct fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, action, flags
 ADDRESS = struct.Struct("=4BI")  # struct ifaddrmsg: family, prefix length, flags, scope, interface
-_BODIES = {Kind.GET_ADDRESSES: ADDRESS, Kind.GET_ROUTES: ROUTE, Kind.GET_RULES: RULE}
+LINK = struct.Struct("=BBHiII")  # struct ifinfomsg: family, -, type, index, flags, change
+_BODIES = {Kind.GET_LINKS: LINK, Kind.GET_ADDRESSES: ADDRESS, Kind.GET_ROUTES: ROUTE, Kind.GET_RULES: RULE}
 
 
 class Entry(NamedTuple):
     """One row of a dump."""
 
-    fields: tuple[int, ...]  # of ROUTE, RULE or ADDRESS
+    fields: tuple[int, ...]  # of ROUTE, RULE, ADDRESS or LINK
     attributes: Mapping[int, bytes]
 
     def number(self, attribute: int) -> int | None:

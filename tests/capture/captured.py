@@ -41,14 +41,18 @@ class Captured:
         return self.engine.recv(100) if ready else b""
 
     def leaks(self, *send: Any) -> bool:
-        """Say the word, by default in the plainest way. Whether it left the pod."""
-        tap = self.pod.node.start(apps.tap, self.pod.link, WORD, END)
-        assert tap.receive() == "listening"
+        """Say the word, by default in the plainest way. Whether it left the pod, by whichever interface."""
+        taps = {
+            self.pod.node.start(apps.tap, link, WORD, END): neighbour for link, neighbour in self.pod.neighbours.items()
+        }
+        assert [tap.receive() for tap in taps] == ["listening"] * len(taps)
         self.do(*(send or ("sendall", WORD)))
-        self.pod.run(apps.send_datagram, str(self.pod.gateway4), 9, END)
-        leaked = tap.receive()
-        tap.finish()
-        return bool(leaked)
+        for neighbour in taps.values():
+            self.pod.run(apps.send_datagram, str(neighbour), 9, END)
+        leaked = [tap.receive() for tap in taps]
+        for tap in taps:
+            tap.finish()
+        return any(leaked)
 
 
 @contextmanager

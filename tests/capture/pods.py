@@ -150,6 +150,7 @@ class Pod:
         self.v4, self.gateway4 = ip_address(f"10.77.{number}.2"), ip_address(f"10.77.{number}.1")
         self.v6, self.gateway6 = ip_address(f"fd77:{number}::2"), ip_address(f"fd77:{number}::1")
         self.addresses = (self.v4, self.v6) if ipv6 else (self.v4,)
+        self.neighbours = {self.link: self.gateway4}  # the node's ends of the pod's interfaces
         self.cgroup = node.cgroup / f"pod{self.uid}"
         self.cgroup.mkdir()
         self._remotes: list[Remote] = []
@@ -166,6 +167,17 @@ class Pod:
             sh(f"ip -n {self.name} addr add {self.v6}/64 dev eth0 nodad")
             sh(f"ip -n {self.name} -6 route add default via {self.gateway6}")
         self.netns = netns.open(f"/run/netns/{self.name}")
+
+    def attach(self, interface: str) -> None:
+        """One more interface, as meta CNI plugins give: to the node, on a network of its own."""
+        number = len(self.neighbours)
+        link, neighbour = f"{self.link}x{number}", ip_address(f"10.78.{number}.1")
+        self.node.ip(f"link add {link} type veth peer name {interface} netns {self.name}")
+        self.node.ip(f"addr add {neighbour}/24 dev {link}")
+        self.node.ip(f"link set {link} up")
+        self.ip(f"link set {interface} up")
+        self.ip(f"addr add 10.78.{number}.2/24 dev {interface}")
+        self.neighbours[link] = neighbour
 
     def start(self, function: Callable[..., Any], *arguments: Any) -> Remote:
         """Run function(channel, *arguments) as a process of the pod."""

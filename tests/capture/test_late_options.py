@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,40 @@ def test_no_message_is_sent_another_way(enrol: Enrol, pod: pods.Pod, family: str
     listener = enrol(pod)[Role.OUTBOUND]
     with connection(pod, listener, family) as captured:
         assert not captured.leaks("sendmsg", [WORD], [ancillary])
+
+
+@pytest.mark.parametrize("family", ["v4", "v6", "v4-mapped"])
+@pytest.mark.parametrize("interface", ["eth0", "net1"])
+def test_where_no_hook_refuses_it_a_device_leads_back_into_the_mesh_or_nowhere(
+    enrol: Enrol, pod: pods.Pod, bpffs: Path, family: str, interface: str
+) -> None:
+    """Whoever is quicker than the hook, or came while it was detached."""
+    pod.attach("net1")
+    listener = enrol(pod)[Role.OUTBOUND]
+    for place in ("links", "links_spare"):
+        pods.detach(bpffs, f"{place}/setsockopt")
+    with connection(pod, listener, family) as captured:
+        assert captured.do("setsockopt", socket.SOL_SOCKET, apps.SO_BINDTODEVICE, interface.encode()) == ""
+        assert not captured.leaks()
+        if family != "v6":
+            assert captured.heard() == WORD
+
+
+def test_a_device_that_comes_later_is_noticed(capture: Capture, enrol: Enrol, pod: pods.Pod) -> None:
+    enrol(pod)
+    pod.attach("net1")
+    assert capture.verify() == [f"pod {pod.netns.cookie}: its IPv4 route by net1 was gone"]
+    assert capture.verify() == []
+
+
+def test_a_device_that_goes_takes_its_route_along(capture: Capture, enrol: Enrol, pod: pods.Pod) -> None:
+    pod.attach("net1")
+    enrol(pod)
+    assert "net1" in pod.ip("route show table 15008")
+    pod.ip("link del net1")
+    assert capture.verify() == []
+    capture.forget(pod.netns.cookie)
+    assert pod.ip("route show table all").count("15008") == 0
 
 
 def test_a_socket_that_was_turned_from_ipv6_to_ipv4_stays_captured(enrol: Enrol, pod: pods.Pod) -> None:

@@ -261,8 +261,8 @@ def _enemies(pod: pods.Pod, bpffs: Path) -> dict[str, Callable[[], object]]:
         "its outbound listener was not in place": lambda: pods.delete_entry(bpffs, "listeners", listener),
         "its IPv4 rule was gone": lambda: pod.ip("rule del fwmark 0x53a/0xfff lookup 15008"),
         "its IPv6 rule was gone": lambda: pod.ip("-6 rule del fwmark 0x53a/0xfff lookup 15008"),
-        "its IPv4 route was gone": lambda: pod.ip("route flush table 15008"),
-        "its IPv6 route was gone": lambda: pod.ip("-6 route flush table 15008"),
+        "its IPv4 route by lo, eth0 was gone": lambda: pod.ip("route flush table 15008"),
+        "its IPv6 route by lo was gone": lambda: pod.ip("-6 route flush table 15008"),
     }
 
 
