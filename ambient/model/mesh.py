@@ -119,7 +119,9 @@ class Workload:
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     ports: Mapping[str, int] = field(default_factory=dict)  # named container ports
     ready: bool = False
+    draining: bool = False  # leaving but still serving: for those who find nobody else
     enrolled: bool = False
+    captured: bool = True  # if enrolled: it really is by now, so tunnels to it are accepted
     host_network: bool = False
     locality: Locality = Locality()
     capture: CaptureSettings = CaptureSettings()
@@ -129,6 +131,11 @@ class Workload:
     def key(self) -> str:
         """namespace/name: unique in a World."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def tunnelled(self) -> bool:
+        """Whether it is reached through tunnels. Enrolled but not yet captured, it has nothing on their port."""
+        return self.enrolled and self.captured and not self.host_network
 
     def identity(self, trust_domain: str) -> Identity:
         return Identity(trust_domain, self.namespace, self.service_account)

@@ -6,17 +6,19 @@ leave: no endpoint, a destination outside the registry where only that is wanted
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from ambient.model.mesh import (
     Identity,
     IPAddress,
+    MtlsMode,
     OutboundMode,
     Service,
     TrafficDistribution,
     Workload,
 )
+from ambient.model.policy import mtls_mode
 from ambient.model.world import Endpoint, World
 
 FALLBACKS = 2  # endpoints outside the preferred locality that are named as well: as many as the engine retries
@@ -95,9 +97,10 @@ def _to_unknown(world: World, client: Workload, to: IPAddress, port: int, deps: 
 
 
 def _to_pod(world: World, client: Workload, pod: Workload, to: IPAddress, port: int, deps: frozenset[str]) -> Plan:
+    deps |= _capture_deps(world, [pod])
+    if problem := _clear_forbidden(world, client, pod, port):
+        return Refuse(reason="mtls_required", why=f"{to}: {problem}", deps=deps)
     choice = _choice(world, client, pod, to, port, 1)
-    if choice.identity is None and _requires_mtls(world, client):
-        return _mtls_required(client, f"pod {pod.key} ({to}) is not enrolled", deps)
     deps |= {"svcs:" + pod.namespace}
     service = _headless_at(world, pod, port)
     return Carry(choices=(choice,), service=service, why=f"{to} is pod {pod.key}", deps=deps)
@@ -124,24 +127,35 @@ def _to_service(
         return Refuse(reason="no_such_port", why=f"{name} has no port {port}, its ports are: {ports}", deps=deps)
     if not service.selector:
         return Passthrough(why=f"{name} has no selector: its endpoints are not the mesh's", deps=deps)
-    usable = [e for e in world.endpoints[service.key] if port in e.ports and (e.ready or service.publish_not_ready)]
-    usable = [e for e in usable if e.address.version == vip.version] or usable
-    if service.local_only:
-        usable = [e for e in usable if world.workloads[e.workload].node == client.node]
+    usable = _serving(world, client, service, vip, port)
     if not usable:
         where = f" on node {client.node}" if service.local_only else ""
         every = len(world.endpoints[service.key])
         why = f"{name} port {port} has no ready endpoint{where} ({every} known)"
         return Refuse(reason="no_healthy_endpoint", why=why, deps=deps)
-    if _requires_mtls(world, client):
-        usable = [e for e in usable if e.workload == client.key or world.workloads[e.workload].enrolled]
-        if not usable:
-            return _mtls_required(client, f"no ready endpoint of {name} port {port} is enrolled", deps)
+    deps |= _capture_deps(world, (world.workloads[e.workload] for e in usable))
+    problems = [_clear_forbidden(world, client, world.workloads[e.workload], e.ports[port]) for e in usable]
+    if all(problems):
+        return Refuse(reason="mtls_required", why=f"{name} port {port}: {problems[0]}", deps=deps)
+    usable = [e for e, problem in zip(usable, problems, strict=True) if not problem]
     choices = tuple(
         _choice(world, client, world.workloads[endpoint.workload], endpoint.address, endpoint.ports[port], weight)
         for endpoint, weight in _weighed(world, client, service, port, usable, avoid)
     )
     return Carry(choices=choices, service=service, why=f"{name}: {_preference(service, choices, usable)}", deps=deps)
+
+
+def _serving(world: World, client: Workload, service: Service, vip: IPAddress, port: int) -> list[Endpoint]:
+    """The endpoints that are ready; while there is none, those that are leaving but still serve, as with kube-proxy."""
+    known = [e for e in world.endpoints[service.key] if port in e.ports]
+    found: list[Endpoint] = []
+    for some in ([e for e in known if e.ready or service.publish_not_ready], [e for e in known if e.draining]):
+        found = [e for e in some if e.address.version == vip.version] or some
+        if service.local_only:
+            found = [e for e in found if world.workloads[e.workload].node == client.node]
+        if found:
+            break
+    return found
 
 
 def _weighed(
@@ -186,7 +200,7 @@ def closeness(distribution: TrafficDistribution, client: Workload, server: Workl
 
 def _choice(world: World, client: Workload, server: Workload, ip: IPAddress, port: int, weight: int) -> Choice:
     """A pod that dials itself through a VIP never leaves its network namespace: there is nothing to encrypt."""
-    tunnel = server.enrolled and not server.host_network and server.key != client.key
+    tunnel = server.tunnelled and server.key != client.key
     identity = server.identity(world.mesh.trust_domain) if tunnel else None
     return Choice(address=ip, port=port, weight=weight, workload=server, identity=identity)
 
@@ -196,9 +210,30 @@ def _requires_mtls(world: World, client: Workload) -> bool:
     return namespace is not None and namespace.require_mtls
 
 
-def _mtls_required(client: Workload, problem: str, deps: frozenset[str]) -> Refuse:
-    why = f"{problem}, and namespace {client.namespace} requires mutual TLS (ambient.dev/require-mtls)"
-    return Refuse(reason="mtls_required", why=why, deps=deps)
+def _clear_forbidden(world: World, client: Workload, server: Workload, port: int) -> str:
+    """Why the client must not dial this pod in the clear; empty if it may, or will not.
+
+    A pod that is enrolled but not captured yet has no tunnels to offer. It is dialled in the clear as it was before it
+    was enrolled, but not where it says STRICT: captured by now it would refuse, and if not, nobody else would.
+    """
+    if server.tunnelled or server.key == client.key:
+        return ""
+    waiting = _awaits_capture(server)
+    problem = f"pod {server.key} is {'enrolled but not captured yet' if waiting else 'not enrolled'}"
+    if _requires_mtls(world, client):
+        return f"{problem}, and namespace {client.namespace} requires mutual TLS (ambient.dev/require-mtls)"
+    mode, said_by = mtls_mode(world, server, port) if waiting else (MtlsMode.PERMISSIVE, "")
+    return f"{problem}, and {said_by} wants mutual TLS on its port {port}" if mode is MtlsMode.STRICT else ""
+
+
+def _awaits_capture(server: Workload) -> bool:
+    return server.enrolled and not server.captured and not server.host_network
+
+
+def _capture_deps(world: World, servers: Iterable[Workload]) -> frozenset[str]:
+    """What _clear_forbidden() looks at beyond the pods themselves."""
+    namespaces = {server.namespace for server in servers if _awaits_capture(server)}
+    return frozenset("policy:" + name for name in (*namespaces, world.mesh.root_namespace) if namespaces)
 
 
 def _preference(service: Service, choices: tuple[Choice, ...], usable: list[Endpoint]) -> str:

@@ -23,6 +23,7 @@ class Endpoint:
     workload: str  # key
     address: mesh.IPAddress
     ready: bool
+    draining: bool = False
     weight: int = 1
     ports: Mapping[int, int]  # service port -> target port; without a named port that this pod does not have
 
@@ -100,6 +101,6 @@ def endpoints_of(service: mesh.Service, workload: mesh.Workload) -> tuple[Endpoi
         if target is not None:
             ports[port.port] = target
     return tuple(
-        Endpoint(workload=workload.key, address=ip, ready=workload.ready, ports=ports)
+        Endpoint(workload=workload.key, address=ip, ready=workload.ready, draining=workload.draining, ports=ports)
         for ip in sorted(workload.addresses, key=mesh.packed16)
     )

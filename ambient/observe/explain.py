@@ -98,8 +98,9 @@ def _judged(world: World, who: Workload, server: Workload, ip: IPAddress, port: 
         about["client_identity"] = str(who.identity(world.mesh.trust_domain))
         about["server_identity"] = str(server.identity(world.mesh.trust_domain))
     path = "tunnel" if tunnel else "plaintext"
-    if not server.enrolled:
-        return _row(ip, port, path, "allow", rule="no policy is enforced", why="the pod is not enrolled") | about
+    if not server.tunnelled:
+        why = "the pod is not captured yet" if server.enrolled else "the pod is not enrolled"
+        return _row(ip, port, path, "allow", rule="no policy is enforced", why=why) | about
     if not tunnel and port in server.capture.exclude_inbound_ports:
         why = f"ambient.dev/exclude-inbound-ports of pod {server.key} names {port}"
         return _row(ip, port, path, "allow", rule="no policy is enforced", why=why) | about

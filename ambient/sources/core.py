@@ -90,6 +90,7 @@ def pod(doc: Spot) -> Pod:
     finished = status.get("phase").text() in ("Succeeded", "Failed")  # its address may be another pod's by now
     leaving = bool(metadata.get("deletionTimestamp"))
     host_network = spec.get("hostNetwork").flag()
+    serving = not finished and _is_ready(status)
     return Pod(
         workload=mesh.Workload(
             namespace=metadata.get("namespace").text("default"),
@@ -100,7 +101,8 @@ def pod(doc: Spot) -> Pod:
             addresses=() if finished else _addresses(status),
             labels=metadata.get("labels").labels(),
             ports=_named_ports(spec),
-            ready=not finished and not leaving and _is_ready(status),
+            ready=serving and not leaving,
+            draining=serving and leaving,
             host_network=host_network,
             capture=_capture(annotations),
             owner=_owner(metadata),

@@ -13,7 +13,7 @@ from ambient.model import mesh, route
 from ambient.model.mesh import Locality, OutboundMode, TrafficDistribution
 from ambient.model.world import World, diff
 
-from .builders import IP, a_node, a_pod, a_service, a_world
+from .builders import IP, a_node, a_peer_authentication, a_pod, a_service, a_world
 
 WEB = {"app": "web"}
 HTTP = {"http": 8080}
@@ -61,6 +61,15 @@ def test_endpoints_that_are_not_ready_are_left_out_unless_the_service_publishes_
     late = replace(ZONE, ready=False)
     assert chosen(ask(SERVICE, NEAR, late)) == {"near": 1}
     assert chosen(ask(replace(SERVICE, publish_not_ready=True), NEAR, late)) == {"near": 1, "zone": 1}
+
+
+def test_while_none_is_ready_those_that_are_leaving_serve_on() -> None:
+    leaving = replace(ZONE, ready=False, draining=True)
+    assert chosen(ask(SERVICE, NEAR, leaving)) == {"near": 1}
+    assert chosen(ask(SERVICE, replace(NEAR, ready=False), leaving)) == {"zone": 1}
+    local = replace(SERVICE, local_only=True)
+    assert ask(local, replace(NEAR, ready=False), leaving).reason == "no_healthy_endpoint"
+    assert chosen(ask(local, ZONE, replace(leaving, node=CLIENT.node))) == {"zone": 1}
 
 
 def test_an_endpoint_without_the_named_port_is_left_out() -> None:
@@ -244,6 +253,41 @@ def test_where_mtls_is_required_an_enrolled_endpoint_far_away_beats_a_plain_one_
     assert chosen(ask(REQUIRED, service, replace(NEAR, enrolled=False), FAR)) == {"far": 1}
 
 
+WAITING = replace(NEAR, captured=False)
+STRICT = a_peer_authentication("shop/strict", "STRICT")
+ONE_PORT = replace(STRICT, selector=WEB, mode=None, port_modes={8080: mesh.MtlsMode.STRICT})
+BOTH_WAYS = pytest.mark.parametrize(("to", "port"), [(VIP, 80), ("10.1.0.1", 8080)], ids=["a VIP", "the pod"])
+
+
+@BOTH_WAYS
+def test_a_pod_that_is_enrolled_but_not_captured_yet_is_dialled_in_the_clear(to: str, port: int) -> None:
+    (choice,) = ask(SERVICE, WAITING, to=to, port=port).choices
+    assert (choice.workload, choice.identity) == (WAITING, None)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("strict", [STRICT, ONE_PORT], ids=["everywhere", "on this port"])
+def test_but_not_where_it_is_strict(to: str, port: int, strict: Any) -> None:
+    plan = ask(SERVICE, WAITING, strict, to=to, port=port)
+    assert plan.reason == "mtls_required"
+    assert "pod shop/near is enrolled but not captured yet, and PeerAuthentication shop/strict" in plan.why
+
+
+def test_nor_where_mtls_is_required() -> None:
+    plan = ask(REQUIRED, SERVICE, WAITING)
+    assert plan.reason == "mtls_required"
+    assert "not captured yet, and namespace front requires mutual TLS" in plan.why
+
+
+@pytest.mark.parametrize("reason", [STRICT, REQUIRED], ids=["strict", "required"])
+def test_captured_endpoints_go_before_those_that_must_wait(reason: Any) -> None:
+    assert chosen(ask(reason, SERVICE, WAITING, FAR)) == {"far": 1}
+
+
+def test_plaintext_to_a_pod_outside_the_mesh_is_no_matter_of_its_peer_authentication() -> None:
+    assert chosen(ask(SERVICE, replace(WAITING, enrolled=False), STRICT)) == {"near": 1}
+
+
 @pytest.mark.parametrize(
     "twin", [a_pod("x/twin", "10.1.0.1"), a_service("x/twin", "10.1.0.1")], ids=["two pods", "a pod and a VIP"]
 )
@@ -278,6 +322,19 @@ def test_whatever_could_change_the_plan_touches_it(to: str, port: int, noun: Any
     assert diff(world, world.replace([noun], revision="2")).touched() & plan.deps
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("namespace", ["shop", mesh.MeshConfig().root_namespace])
+def test_a_peer_authentication_touches_plans_to_pods_that_wait_for_capture(to: str, port: int, namespace: str) -> None:
+    world = a_world(CLIENT, SERVICE, WAITING)
+    plan = route.plan(world, CLIENT, IP(to), port)
+    strict = a_peer_authentication(f"{namespace}/strict", "STRICT")
+    assert diff(world, world.replace([strict], revision="2")).touched() & plan.deps
+    captured = world.replace([NEAR], revision="2")
+    assert diff(world, captured).touched() & plan.deps
+    later = route.plan(captured, CLIENT, IP(to), port)
+    assert not diff(captured, captured.replace([strict], revision="3")).touched() & later.deps
+
+
 def test_what_does_not_concern_the_plan_does_not_touch_it() -> None:
     world = a_world(*EVERYWHERE)
     plan = route.plan(world, CLIENT, IP(VIP), 80)
@@ -291,7 +348,9 @@ PODS = st.lists(
         lambda pod: st.builds(
             lambda **more: replace(pod, **more),
             ready=st.booleans(),
+            draining=st.booleans(),
             enrolled=st.booleans(),
+            captured=st.booleans(),
             ports=st.sampled_from([{}, HTTP]),
         )
     ),
@@ -306,6 +365,7 @@ PODS = st.lists(
     distribution=st.sampled_from(TrafficDistribution),
     local=st.booleans(),
     required=st.booleans(),
+    strict=st.booleans(),
     to=TARGETS,
     port=st.sampled_from([80, 8080]),
     avoid=st.sets(st.sampled_from([(IP(f"10.1.0.{n}"), 8080) for n in range(1, 5)])),
@@ -315,13 +375,14 @@ def test_every_question_has_a_plan_that_keeps_the_promises(
     distribution: TrafficDistribution,
     local: bool,
     required: bool,
+    strict: bool,
     to: str,
     port: int,
     avoid: set[tuple[mesh.IPAddress, int]],
 ) -> None:
     service = replace(SERVICE, distribution=distribution, local_only=local)
     namespace = mesh.Namespace(name="front", require_mtls=required)
-    world: World = a_world(CLIENT, NODE, service, namespace, *pods)
+    world: World = a_world(CLIENT, NODE, service, namespace, *pods, *([STRICT] if strict else []))
     plan = route.plan(world, CLIENT, IP(to), port, avoid=avoid)
     assert plan.why
     assert {"mesh", "wl:front/cart", "ns:front", f"ip:{to}"} <= plan.deps
@@ -329,11 +390,14 @@ def test_every_question_has_a_plan_that_keeps_the_promises(
         assert any(choice.weight for choice in plan.choices)
         assert len({(c.address, c.port) for c in plan.choices}) == len(plan.choices)
         for choice in plan.choices:
-            assert (choice.identity is not None) is choice.workload.enrolled
+            assert (choice.identity is not None) is (choice.workload.enrolled and choice.workload.captured)
             assert choice.identity or not required
+            assert choice.identity or not choice.workload.enrolled or not strict
             assert choice.address in choice.workload.addresses
             if plan.service:
-                assert choice.workload.ready
+                eligible = [pod for pod in pods if not local or pod.node == CLIENT.node]
+                assert choice.workload.ready or choice.workload.draining
+                assert choice.workload.ready or not any(pod.ready and pod.ports for pod in eligible)
                 assert not local or choice.workload.node == CLIENT.node
         good = [c for c in plan.choices if (c.address, c.port) not in avoid]
         assert not good or all((c.address, c.port) not in avoid for c in plan.choices if c.weight)

@@ -83,6 +83,11 @@ def test_an_unenrolled_client_is_plaintext_and_strict_says_no() -> None:
     assert row["mtls"] == "STRICT (PeerAuthentication shop/strict)"
 
 
+def test_a_server_that_is_not_captured_yet_is_reached_in_the_clear_and_has_no_policy() -> None:
+    row = only(ask(ONLY_JOB, a_pod("shop/web-1", "10.0.1.2", node="b", captured=False)))
+    assert (row["path"], row["verdict"], row["why"]) == ("plaintext", "allow", "the pod is not captured yet")
+
+
 def test_an_unenrolled_server_has_no_policy() -> None:
     row = only(ask(to="10.0.1.9:80"))
     assert (row["path"], row["verdict"], row["rule"]) == ("plaintext", "allow", "no policy is enforced")

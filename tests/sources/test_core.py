@@ -107,24 +107,30 @@ def test_a_pod_as_a_user_writes_it_has_defaults() -> None:
     )
 
 
+LEAVING = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+NOT_READY = {"conditions": [{"type": "Ready", "status": "False"}]}
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "podIP": "10.1.0.1"}
 
 
 @pytest.mark.parametrize(
-    ("more", "ready", "addresses"),
+    ("more", "serves", "addresses"),
     [
-        ({"status": READY}, True, 1),
-        ({"status": READY | {"conditions": [{"type": "Ready", "status": "False"}]}}, False, 1),
-        ({"status": READY, "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, False, 1),
-        ({"status": READY | {"phase": "Succeeded"}}, False, 0),
-        ({"status": READY | {"phase": "Failed"}}, False, 0),
-        ({"status": READY | {"podIP": ""}}, True, 0),
+        ({"status": READY}, "ready", 1),
+        ({"status": READY | NOT_READY}, "", 1),
+        ({"status": READY, "metadata": LEAVING}, "draining", 1),
+        ({"status": READY | NOT_READY, "metadata": LEAVING}, "", 1),
+        ({"status": READY | {"phase": "Succeeded"}}, "", 0),
+        ({"status": READY | {"phase": "Failed"}, "metadata": LEAVING}, "", 0),
+        ({"status": READY | {"podIP": ""}}, "ready", 0),
     ],
-    ids=["ready", "not ready", "leaving", "done", "failed: the address may be another's", "no address yet"],
-)
-def test_readiness_and_addresses_follow_the_status(more: dict[str, Any], ready: bool, addresses: int) -> None:
+    ids=[
+        "ready", "not ready", "leaving", "leaving and not ready", "done", "failed: the address may be another's",
+        "no address yet",
+    ],
+)  # fmt: skip
+def test_readiness_and_addresses_follow_the_status(more: dict[str, Any], serves: str, addresses: int) -> None:
     pod = translated("Pod", **more).workload
-    assert (pod.ready, len(pod.addresses)) == (ready, addresses)
+    assert (pod.ready, pod.draining, len(pod.addresses)) == (serves == "ready", serves == "draining", addresses)
 
 
 @pytest.mark.parametrize(
