@@ -1,6 +1,9 @@
 """Kubernetes' own kinds to the mesh's nouns: Namespace, Node, Pod, Service. Pure; other fields are not ours.
 
 What a Pod inherits from its Namespace and Node is not known here: see ambient.sources.inventory.
+
+A setting of ours that cannot be read is a problem, and counts as what leaves less in the clear: who goes on in spite of
+it (a cluster does not stop for one bad label) is on the safe side.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from ambient.sources.reading import Spot, network
 
 T = TypeVar("T")
 ENROL = {"enabled": True, "disabled": False}
+OUTBOUND = {mode.value: mode for mode in mesh.OutboundMode}
 DISTRIBUTION = {
     "PreferClose": mesh.TrafficDistribution.SAME_ZONE,
     "PreferSameZone": mesh.TrafficDistribution.SAME_ZONE,
@@ -31,11 +35,12 @@ CRON_JOB = re.compile(r"(.+)-\d{8,10}")  # a CronJob's Jobs are named after it a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A Pod by itself. `workload.enrolled` and `.locality` are not filled in."""
+    """A Pod by itself. `workload.enrolled`, `.captured` and `.locality` are not filled in."""
 
     workload: mesh.Workload
     wants: bool | None  # its own label; None: what its Namespace says
     sidecar: bool  # Istio's sidecar is in it
+    captured: bool = False  # it says so
 
     @property
     def key(self) -> str:
@@ -48,8 +53,10 @@ def namespace(doc: Spot) -> mesh.Namespace:
         name=doc.at("metadata", "name").text(),
         labels=labels.labels(),
         enrolled=enrolment(labels) or False,
-        outbound=_setting(doc, "ambient.dev/outbound").one_of({mode.value: mode for mode in mesh.OutboundMode}, None),
-        require_mtls=_setting(doc, "ambient.dev/require-mtls").one_of({"true": True, "false": False}, False),
+        outbound=_setting(doc, "ambient.dev/outbound").one_of(OUTBOUND, None, closed=mesh.OutboundMode.REGISTRY_ONLY),
+        require_mtls=_setting(doc, "ambient.dev/require-mtls").one_of(
+            {"true": True, "false": False}, False, closed=True
+        ),
     )
 
 
@@ -63,7 +70,7 @@ def enrolment(labels: Spot) -> bool | None:
     """What the labels of a Pod or Namespace ask for; ours goes before Istio's."""
     ours = labels.mapping().get("ambient.dev/mode")
     if ours:
-        return ours.one_of(ENROL, None)
+        return ours.one_of(ENROL, None, closed=True)
     istio = labels.get("istio.io/dataplane-mode").value
     return {"ambient": True, "none": False}.get(istio) if isinstance(istio, str) else None
 
@@ -109,6 +116,7 @@ def pod(doc: Spot) -> Pod:
         ),
         wants=enrolment(metadata.get("labels")),
         sidecar=bool(annotations.mapping().get("sidecar.istio.io/status")),
+        captured=annotations.get("ambient.dev/captured").value == "true",
     )
 
 
@@ -163,16 +171,17 @@ def _capture(annotations: Spot) -> mesh.CaptureSettings:
 
 
 def _listed(annotations: Spot, key: str, parse: Callable[[str], T]) -> list[T]:
-    """A comma-separated annotation."""
+    """A comma-separated annotation. One mistake in it, and it excludes nothing: who knows what the rest was to mean."""
     spot = annotations.get(key)
     found: list[T] = []
+    before = len(spot.problems)
     for part in spot.text().split(","):
         if part := part.strip():
             try:
                 found.append(parse(part))
             except ValueError:
                 spot.wrong(LISTS[key], repr(part))
-    return found
+    return found if len(spot.problems) == before else []
 
 
 def _port(text: str) -> int:

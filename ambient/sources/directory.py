@@ -208,4 +208,4 @@ class Directory:
 
     def _clash(self, ref: Ref) -> BadManifest:
         first, *others = (self._definitions[ref][name].place for name in sorted(self._definitions[ref]))
-        return twice(" ".join(ref), first, *others)
+        return twice(str(ref), first, *others)

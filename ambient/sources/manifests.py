@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ambient.model import mesh
 from ambient.sources import core, security
 from ambient.sources.reading import Problem, Spot
 
 Object = mesh.Node | mesh.Namespace | core.Pod | mesh.Service | mesh.AuthorizationPolicy | mesh.PeerAuthentication
-Ref = tuple[str, str]  # kind, key
 OWN_GROUP = "ambient.dev"
+GROUPS = (OWN_GROUP, "security.istio.io")
 CORE = "v1"
 SECURITY = ("ambient.dev/v1alpha1", "security.istio.io/v1", "security.istio.io/v1beta1")
 CLUSTER_WIDE = ("Namespace", "Node")
@@ -28,18 +29,38 @@ KINDS: Mapping[tuple[str, str], Callable[[Spot], Object]] = {
 }
 
 
+# What may stand for an object that cannot be read. Of the other kinds it is what could be read, with the closed choice
+# for a setting that could not.
+STAND_INS: Mapping[str, Callable[[Spot], Object]] = {
+    "AuthorizationPolicy": security.closed_authorization_policy,
+    "PeerAuthentication": security.closed_peer_authentication,
+}
+
+
+class Ref(NamedTuple):
+    """What names one object, as far as it could be read. Policies of one name in two API groups are two."""
+
+    kind: str
+    key: str  # namespace/name, or name
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}".strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Translated:
     """What became of one manifest: an object, or problems, or (of no concern to the mesh) neither but a note."""
 
-    ref: Ref  # kind, and namespace/name or name, as far as they could be read
+    ref: Ref
     object: Object | None = None
     problems: tuple[Problem, ...] = ()
     note: str = ""
+    stand_in: Object | None = None  # beside problems: what errs on the side of refusing, where one must go on
 
     @property
     def subject(self) -> str:
-        return " ".join(part for part in self.ref if part)
+        return str(self.ref)
 
 
 def translate(manifest: object) -> Translated:
@@ -47,15 +68,15 @@ def translate(manifest: object) -> Translated:
     doc = Spot(manifest)
     if not isinstance(manifest, Mapping):
         doc.wrong("a Kubernetes object (a mapping with apiVersion, kind and metadata)")
-        return Translated(("", ""), problems=tuple(doc.problems))
+        return Translated(Ref("", ""), problems=tuple(doc.problems))
     version, kind = doc.get("apiVersion").required("an API version").text(), doc.get("kind").required("a kind").text()
     metadata = doc.get("metadata").mapping()
     name = metadata.get("name").required("a name").text()
     namespace = metadata.get("namespace").text("default")
-    ref = (kind, name if kind in CLUSTER_WIDE or not name else f"{namespace}/{name}")
+    group = version.partition("/")[0] if version != CORE else ""
+    ref = Ref(kind, name if kind in CLUSTER_WIDE or not name else f"{namespace}/{name}", group)
     read = KINDS.get((version, kind))
     if read is None:
-        group = version.partition("/")[0]
         if group == OWN_GROUP and not doc.problems:
             known = ", ".join(f"{v} {k}" for v, k in KINDS if v.startswith(OWN_GROUP))
             doc.get("kind").wrong(f"a kind of the group {OWN_GROUP} ({known})", f"{version} {kind}")
@@ -67,5 +88,6 @@ def translate(manifest: object) -> Translated:
         doc.mapping("apiVersion", "kind", "metadata", "spec", "status")
     found = read(doc)
     if doc.problems:
-        return Translated(ref, problems=tuple(dict.fromkeys(doc.problems)))
+        stand_in = STAND_INS[kind](Spot(manifest)) if kind in STAND_INS else found
+        return Translated(ref, problems=tuple(dict.fromkeys(doc.problems)), stand_in=stand_in)
     return Translated(ref, found)

@@ -117,13 +117,14 @@ class Spot:
                     self.get(str(key)).wrong("text", shown(value if isinstance(key, str) else key))
         return found
 
-    def one_of(self, options: Mapping[str, T], default: T) -> T:
+    def one_of(self, options: Mapping[str, T], default: T, *, closed: T | None = None) -> T:
+        """What the text stands for. `closed`: what to go on with if it is none of the options, unless the default."""
         if self.value is None:
             return default
         if isinstance(self.value, str) and self.value in options:
             return options[self.value]
         self.wrong(" or ".join(sorted(options)))
-        return default
+        return default if closed is None else closed
 
     def parsed(self, parse: Callable[[str], T], expected: str) -> T | None:
         """The text as parse() reads it; its ValueError becomes a problem."""

@@ -1,6 +1,7 @@
 """AuthorizationPolicy and PeerAuthentication to the mesh's nouns. Pure and strict: an unknown field is an error.
 
-The schema is Istio's, in both API groups. A typo in a policy must never make it wider, so nothing is guessed.
+The schema is Istio's, in both API groups. A typo in a policy must never make it wider, so nothing is guessed. The
+closed_* readers make what stands for a policy that cannot be read, in a World that cannot wait until it is mended.
 """
 
 from __future__ import annotations
@@ -51,6 +52,41 @@ def authorization_policy(doc: Spot) -> mesh.AuthorizationPolicy:
         dry_run=any(metadata.at("annotations", key).one_of({"true": True, "false": False}, False) for key in DRY_RUN),
         targets=targets,
     )
+
+
+def closed_authorization_policy(doc: Spot) -> mesh.AuthorizationPolicy:
+    """Refuses everybody everything at whatever the policy selects: all of its scope, if that cannot be told."""
+    metadata, spec = doc.get("metadata"), doc.get("spec")
+    annotations = metadata.get("annotations")
+    return mesh.AuthorizationPolicy(
+        namespace=metadata.get("namespace").text("default"),
+        name=f"{metadata.get('name').text()} (unreadable: denies all)",
+        action=mesh.Action.DENY,
+        selector=_readable(selector, spec) or {},
+        rules=(mesh.Rule(),),
+        dry_run=any(annotations.get(key).value == "true" for key in DRY_RUN),
+        targets=() if spec.get("selector") else _readable(_targets, spec) or (),
+    )
+
+
+def closed_peer_authentication(doc: Spot) -> mesh.PeerAuthentication:
+    """STRICT on every port of what the policy selects. If that cannot be told: of its whole scope, before any other."""
+    metadata = doc.get("metadata")
+    matching = _readable(selector, doc.get("spec"))
+    return mesh.PeerAuthentication(
+        namespace=metadata.get("namespace").text("default"),
+        name=f"{metadata.get('name').text()} (unreadable: STRICT)",
+        selector=matching or {},
+        mode=mesh.MtlsMode.STRICT,
+        created="" if matching is None else metadata.get("creationTimestamp").text(),
+    )
+
+
+def _readable(read: Callable[[Spot], T], spec: Spot) -> T | None:
+    """What is read, if it has no problem of its own. A spec that is no mapping has nothing that could be read."""
+    alone = Spot(spec.value)
+    found = read(alone.mapping())
+    return None if alone.problems else found
 
 
 def _action(spec: Spot) -> mesh.Action:

@@ -199,13 +199,21 @@ def test_an_unquoted_date_is_text(place: Path) -> None:
 
 def test_one_object_in_two_files_or_documents_is_an_error(place: Path) -> None:
     (place / "copy.yaml").write_text(pod("web", "10.1.0.1"))
-    (place / "twice.yaml").write_text(POLICY + "---\n" + POLICY.replace("security.istio.io/v1", "ambient.dev/v1alpha1"))
+    (place / "twice.yaml").write_text(
+        POLICY + "---\n" + POLICY.replace("security.istio.io/v1", "security.istio.io/v1beta1")
+    )
     assert errors(place) == (
         "copy.yaml: document 1 (Pod shop/web): expected one definition of this object,"
         " found it in web.yaml document 1 too",
         "twice.yaml: document 2 (AuthorizationPolicy shop/web): expected one definition of this object,"
         " found it in document 1 too",
     )
+
+
+def test_a_policy_of_the_same_name_in_the_other_group_is_another_policy(place: Path) -> None:
+    (place / "ours.yaml").write_text(POLICY.replace("security.istio.io/v1", "ambient.dev/v1alpha1"))
+    (place / "istios.yaml").write_text(POLICY)
+    assert directory.load(place, CONFIG).policies.keys() == {"shop/web", "shop/web (security.istio.io)"}
 
 
 def test_contradictions_between_objects_are_errors_with_every_place(place: Path) -> None:
