@@ -1,0 +1,1 @@
+"""The Kubernetes API as a source: list, watch, and the World that follows."""
