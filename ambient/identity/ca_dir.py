@@ -10,29 +10,21 @@ A secret that others could read, or a directory others could write, is refused a
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from ambient.identity import ca_state
+from ambient.identity.ca_state import CaUnusable
+from ambient.identity.roots import Authority
 
-from ambient.identity import profile
-from ambient.identity.roots import Authority, Root
+__all__ = ["CaUnusable", "load", "locked", "publish", "save"]
 
 STATE = "ca.json"
 BUNDLE = "bundle.pem"
 LOCK = "lock"
-_VERSION = 1
-
-
-class CaUnusable(Exception):
-    """The CA directory is missing, unreadable, open to others or corrupt; the text names the path and the remedy."""
 
 
 @contextmanager
@@ -69,18 +61,18 @@ def load(folder: Path) -> Authority | None:
         )
         content = file.read()
     try:
-        return _decode(content)
-    except (ValueError, KeyError, TypeError) as error:
+        return ca_state.decode(content)
+    except ValueError as error:
         raise CaUnusable(
-            f"{path} is not a CA's state ({type(error).__name__}: {error}): restore it from a backup, or remove it to "
-            "found a new CA that nobody trusts yet"
+            f"{path} is not a CA's state ({error}): restore it from a backup, or remove it to found a new CA that "
+            "nobody trusts yet"
         ) from error
 
 
 def save(folder: Path, authority: Authority) -> None:
     """Replace the state, then the bundle. Only under locked(). Raises CaUnusable."""
     try:
-        _replace(folder / STATE, _encode(authority), 0o600)
+        _replace(folder / STATE, ca_state.encode(authority), 0o600)
         publish(folder, authority)
     except OSError as error:
         raise CaUnusable(f"cannot write the CA's state to {folder}: {error}") from error
@@ -117,57 +109,3 @@ def _check(path: Path, found: os.stat_result, *, forbidden: int, remedy: str) ->
         raise CaUnusable(f"{path} has mode {mode:04o}, which lets others at the CA's key: {remedy} {path}")
     if found.st_uid not in (0, os.geteuid()):
         raise CaUnusable(f"{path} belongs to user {found.st_uid}, who could replace the CA: chown it to {os.geteuid()}")
-
-
-def _encode(authority: Authority) -> bytes:
-    return json.dumps(
-        {
-            "version": _VERSION,
-            "trust_domain": authority.trust_domain,
-            "switched_at": authority.switched_at.isoformat(),
-            "signer": _encode_root(authority.signer),
-            "coming": _encode_root(authority.coming),
-            "old": _encode_root(authority.old),
-        },
-        indent=1,
-    ).encode()
-
-
-def _encode_root(root: Root | None) -> dict[str, str | None] | None:
-    if root is None:
-        return None
-    return {
-        "id": root.id,  # for people; not read back
-        "added_at": root.added_at.isoformat(),
-        "certificate": profile.pem(root.certificate).decode(),
-        "key": None if root.key is None else profile.key_pem(root.key).decode(),
-    }
-
-
-def _decode(content: bytes) -> Authority:
-    state = json.loads(content)
-    if state["version"] != _VERSION:
-        raise ValueError(f"version {state['version']!r}, expected {_VERSION}")
-    signer, coming, old = (_decode_root(name, state[name]) for name in ("signer", "coming", "old"))
-    if signer is None or signer.key is None or (coming is not None and coming.key is None):
-        raise ValueError("a root that signs, or is to sign, has no key")
-    return Authority(
-        trust_domain=str(state["trust_domain"]),
-        signer=signer,
-        switched_at=datetime.fromisoformat(state["switched_at"]),
-        coming=coming,
-        old=old,
-    )
-
-
-def _decode_root(name: str, entry: dict[str, str | None] | None) -> Root | None:
-    if entry is None:
-        return None
-    certificate = x509.load_pem_x509_certificate(str(entry["certificate"]).encode())
-    added_at = datetime.fromisoformat(str(entry["added_at"]))
-    if entry["key"] is None:
-        return Root(certificate, None, added_at)
-    key = serialization.load_pem_private_key(entry["key"].encode(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ValueError(f"the key of {name!r} is not its certificate's")
-    return Root(certificate, key, added_at)

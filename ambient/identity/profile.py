@@ -7,14 +7,17 @@ empty subject is critical).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ambient.model.mesh import Identity
+
+SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey  # roots of ours are ECDSA; an intermediate may be either
 
 ROOT_LIFETIME = timedelta(days=3650)
 DEFAULT_LIFETIME = timedelta(hours=24)
@@ -91,11 +94,42 @@ def leaf(
     identity: Identity,
     *,
     signer: x509.Certificate,
-    signer_key: ec.EllipticCurvePrivateKey,
+    signer_key: SigningKey,
     now: datetime,
     lifetime: timedelta,
 ) -> x509.Certificate:
     """The certificate of `identity`, for `lifetime` or what is left of the signer. Raises LifetimeRefused."""
+    names = [x509.UniformResourceIdentifier(str(identity))]
+    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    return _end_entity(public_key, names, purposes, signer, signer_key, now, lifetime)
+
+
+def server(
+    public_key: ec.EllipticCurvePublicKey,
+    names: Sequence[str],
+    *,
+    signer: x509.Certificate,
+    signer_key: SigningKey,
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.Certificate:
+    """A TLS server's certificate for DNS `names`: it has no SPIFFE ID, so no workload takes it for another.
+
+    Raises LifetimeRefused.
+    """
+    dns = [x509.DNSName(name) for name in names]
+    return _end_entity(public_key, dns, [ExtendedKeyUsageOID.SERVER_AUTH], signer, signer_key, now, lifetime)
+
+
+def _end_entity(
+    public_key: ec.EllipticCurvePublicKey,
+    names: Sequence[x509.GeneralName],
+    purposes: Sequence[x509.ObjectIdentifier],
+    signer: x509.Certificate,
+    signer_key: SigningKey,
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.Certificate:
     if not MIN_LIFETIME <= lifetime <= MAX_LIFETIME:
         raise LifetimeRefused(f"a lifetime of {lifetime} was asked for; the CA gives {MIN_LIFETIME} to {MAX_LIFETIME}")
     not_after = min(now + lifetime, signer.not_valid_after_utc)
@@ -112,12 +146,19 @@ def leaf(
         .serial_number(x509.random_serial_number())
         .not_valid_before(max(now - CLOCK_SKEW, signer.not_valid_before_utc))
         .not_valid_after(not_after)
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))]), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(**(_NO_USAGE | {"digital_signature": True})), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key()), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(_key_identifier(signer), critical=False)
         .sign(signer_key, hashes.SHA256())
     )
+
+
+def _key_identifier(signer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """How the signer names its own key, which others may compute otherwise than we do: verifiers compare the two."""
+    try:
+        own = signer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)

@@ -22,7 +22,14 @@ SETTLE = timedelta(seconds=60)  # agents notice a new bundle at once, and look e
 
 
 class RotationRefused(Exception):
-    """This step would cause an outage, or is not the next one; the text says what to do instead."""
+    """This step would cause an outage, or is not the next one; the text says what to do instead.
+
+    `until`: when it will be possible, if only time is lacking.
+    """
+
+    def __init__(self, text: str, until: datetime | None = None) -> None:
+        super().__init__(text)
+        self.until = until
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,10 @@ class Authority:
         return tuple(each for each in (self.signer, self.coming, self.old) if each is not None)
 
     @property
+    def newest(self) -> Root:
+        return self.coming or self.signer
+
+    @property
     def signing_key(self) -> ec.EllipticCurvePrivateKey:
         """Raises ValueError for a state that no step leads to."""
         if self.signer.key is None:
@@ -59,6 +70,19 @@ class Authority:
     @property
     def bundle_pem(self) -> bytes:
         return b"".join(profile.pem(each.certificate) for each in self.trusted)
+
+    def rows(self) -> list[dict[str, str]]:
+        """For people: each trusted root and what it is there for, the signer first."""
+        role = {id(self.signer): "signs", id(self.coming): "will sign", id(self.old): "to be dropped"}
+        return [
+            {
+                "root": each.id,
+                "role": role[id(each)],
+                "added_at": _utc(each.added_at),
+                "not_after": _utc(each.certificate.not_valid_after_utc),
+            }
+            for each in self.trusted
+        ]
 
 
 def found(trust_domain: str, now: datetime) -> Authority:
@@ -85,7 +109,8 @@ def switch_signer(authority: Authority, now: datetime, *, settle: timedelta = SE
     if now < coming.added_at + settle:
         raise RotationRefused(
             f"root {coming.id} was added at {_utc(coming.added_at)} and not every agent may trust it yet: "
-            f"switch after {_utc(coming.added_at + settle)}"
+            f"switch after {_utc(coming.added_at + settle)}",
+            coming.added_at + settle,
         )
     return replace(authority, signer=coming, switched_at=now, coming=None, old=replace(authority.signer, key=None))
 
@@ -98,9 +123,21 @@ def drop_old(authority: Authority, now: datetime, *, longest: timedelta = profil
     if now < authority.switched_at + longest:
         raise RotationRefused(
             f"root {authority.old.id} signed until {_utc(authority.switched_at)} and its certificates may live for "
-            f"{longest}: drop it after {_utc(authority.switched_at + longest)}"
+            f"{longest}: drop it after {_utc(authority.switched_at + longest)}",
+            authority.switched_at + longest,
         )
     return replace(authority, old=None)
+
+
+def advance(
+    authority: Authority, now: datetime, *, settle: timedelta = SETTLE, longest: timedelta = profile.MAX_LIFETIME
+) -> Authority:
+    """The next step of a rotation, which is the first one when none is under way. Raises RotationRefused."""
+    if authority.old is not None:
+        return drop_old(authority, now, longest=longest)
+    if authority.coming is not None:
+        return switch_signer(authority, now, settle=settle)
+    return add_root(authority, now)
 
 
 def _new(trust_domain: str, now: datetime) -> Root:
