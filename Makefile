@@ -10,6 +10,9 @@ PY     := $(VENV)/bin/python
 NATIVE := ambient/native
 STAMPS := build/stamps
 PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
+PROTOS := $(sort $(wildcard ambient/xds/proto/*.proto))
+# What runs the protobuf compiler: the build hook names the interpreter that pip gave it.
+PYTHON ?= $(PY)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 
 .PHONY: help demo test test-plain test-kernel lint native setup bench clean format
@@ -56,6 +59,7 @@ native:
 	@mkdir -p $(NATIVE)
 	$(MAKE) -C engine OUT=$(abspath $(NATIVE))
 	$(MAKE) -C bpf OUT=$(abspath $(NATIVE))
+	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS)
 
 setup: $(STAMPS)/debian $(STAMPS)/venv
 	@$(MAKE) --no-print-directory -s native
@@ -75,4 +79,4 @@ $(STAMPS)/venv: pyproject.toml hatch_build.py $(STAMPS)/debian
 	@touch $@
 
 clean:
-	rm -rf build $(NATIVE)
+	rm -rf build $(NATIVE) $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi)

@@ -1,8 +1,9 @@
-"""Build hook: compiles the eBPF programs and the engine into the wheel, so that a node needs no compiler."""
+"""Build hook: compiles eBPF programs, engine and protocol messages into the wheel, so that a node needs no compiler."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -17,6 +18,6 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Raises CalledProcessError, with make's own output above it, when a compiler or header is missing."""
         if self.target_name != "wheel":
             return
-        subprocess.run(["make", "-C", self.root, "native"], check=True)
+        subprocess.run(["make", "-C", self.root, "native", f"PYTHON={sys.executable}"], check=True)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

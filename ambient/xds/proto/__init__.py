@@ -1,0 +1,1 @@
+"""Messages, compiled from the .proto files beside this file by `make native`."""
