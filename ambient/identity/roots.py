@@ -140,6 +140,12 @@ def advance(
     return add_root(authority, now)
 
 
+def checked_bundle(pem: bytes) -> bytes:
+    """Return `pem` if it is a bundle of roots. Raises ValueError otherwise."""
+    x509.load_pem_x509_certificates(pem)
+    return pem
+
+
 def _new(trust_domain: str, now: datetime) -> Root:
     key, certificate = profile.root(trust_domain, now)
     return Root(certificate, key, added_at=now)

@@ -1,0 +1,145 @@
+"""A control plane in miniature: our servers over TLS, callers known by their tokens, a World of the test's choosing."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from ambient.identity import profile, roots, signing
+from ambient.identity.csr import SigningRequest
+from ambient.identity.issuer import Issued, IssuingFailed
+from ambient.model.mesh import Namespace, Node, Workload
+from ambient.model.world import World
+from ambient.xds.ca_client import ControlIssuer
+from ambient.xds.ca_server import CertificateService
+from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
+from ambient.xds.control import Control, Settings
+from ambient.xds.node_server import NodeService, ReportNotApplied
+from ambient.xds.nodes import PodRef, Report
+from ambient.xds.trust import Trust
+
+SERVER_NAME = "ambient-control.ambient-system.svc"
+DAY = timedelta(days=1)
+
+
+def a_caller(node: str = "node-1") -> Caller:
+    return Caller(
+        namespace="ambient-system",
+        service_account="ambient-agent",
+        pod=f"agent-of-{node}",
+        pod_uid=f"uid-of-{node}",
+        node=node,
+    )
+
+
+def a_pod(name: str, node: str, **fields: object) -> Workload:
+    given = {"namespace": "shop", "service_account": name, "ready": True, "enrolled": True} | fields
+    return Workload(name=name, uid=f"uid-{name}", node=node, **given)  # type: ignore[arg-type]
+
+
+def a_world(*more: Workload) -> World:
+    """web on node-1, db on node-2."""
+    return World.build(
+        nodes=[Node(name="node-1"), Node(name="node-2")],
+        namespaces=[Namespace(name="shop", enrolled=True)],
+        workloads=[a_pod("web", "node-1"), a_pod("db", "node-2"), *more],
+    )
+
+
+class Plane:
+    def __init__(self) -> None:
+        self.authority = roots.found("cluster.local", datetime.now(UTC))
+        self.world = a_world()
+        self.callers = {"token-1": a_caller("node-1"), "token-2": a_caller("node-2")}
+        self.skew = timedelta(0)  # of its clock to ours
+        self.broken = ""  # why it signs and applies nothing; empty: it does
+        self.undecided = False  # it cannot tell who calls
+        self.seen: list[tuple[str, Report]] = []
+        self.unknown: list[PodRef] = []
+        self.lifetimes: list[timedelta] = []
+        self.certificates = CertificateService(
+            authenticate=self.authenticate, world=lambda: self.world, sign=self._sign, longest=DAY
+        )
+        self.nodes = NodeService(authenticate=self.authenticate, apply=self._apply)
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """On the same port as before, if there was one."""
+        own = signing.by_root(self.authority).server([SERVER_NAME], DAY, datetime.now(UTC))
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((self.certificates.handler(), self.nodes.handler()))
+        credentials = grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)])
+        self.port = server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+
+    async def authenticate(self, metadata: Metadata) -> Caller:
+        if self.undecided:
+            raise CannotAuthenticate("nobody to ask")
+        for key, value in metadata:
+            if key == "authorization" and (known := self.callers.get(str(value).removeprefix("Bearer "))):
+                return known
+        raise Unauthenticated("token_refused", "the token is nobody's")
+
+    def _sign(self, request: SigningRequest, lifetime: timedelta) -> Issued:
+        if self.broken:
+            raise IssuingFailed(self.broken)
+        self.lifetimes.append(lifetime)
+        return signing.by_root(self.authority).workload(request, lifetime, datetime.now(UTC) + self.skew)
+
+    async def _apply(self, node: str, report: Report) -> Iterable[PodRef]:
+        self.seen.append((node, report))
+        if self.broken:
+            raise ReportNotApplied(self.broken)
+        return self.unknown
+
+
+class Agent:
+    """What an agent has of a control plane: two files, and what is made of them."""
+
+    def __init__(self, folder: Path, plane: Plane, *, node: str = "node-1") -> None:
+        self.token_file, self.roots_file = folder / "token", folder / "roots.pem"
+        self.token_file.write_text(f"token-{node[-1]}\n")
+        self.roots_file.write_bytes(plane.authority.bundle_pem)
+        self.trust = Trust(self.roots_file)
+        settings = Settings(target=f"127.0.0.1:{plane.port}", token_file=self.token_file, server_name=SERVER_NAME)
+        self.control = Control(settings, self.trust)
+        self.issuer = ControlIssuer(self.control, self.trust)
+        self.rng = random.Random(7)
+
+
+@contextlib.asynccontextmanager
+async def running(plane: Plane | None = None) -> AsyncIterator[Plane]:
+    plane = plane or Plane()
+    await plane.start()
+    try:
+        yield plane
+    finally:
+        await plane.stop()
+
+
+@contextlib.asynccontextmanager
+async def an_agent(folder: Path, plane: Plane, *, node: str = "node-1") -> AsyncIterator[Agent]:
+    agent = Agent(folder, plane, node=node)
+    try:
+        yield agent
+    finally:
+        await agent.control.close()
+
+
+def another_authority() -> roots.Authority:
+    return roots.found("cluster.local", datetime.now(UTC))
+
+
+MIN = profile.MIN_LIFETIME
