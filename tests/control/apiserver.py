@@ -74,11 +74,8 @@ class ApiServer(httpx2.AsyncBaseTransport):
         self._watches: dict[Key, list[asyncio.Queue[Json | None]]] = {}
         self._history: list[tuple[int, Key, Json]] = []
 
-    def client(self) -> lightkube.AsyncClient:
-        return lightkube.AsyncClient(CONFIG, transport=self, trust_env=False)
-
-    def api(self) -> LightkubeApi:
-        return LightkubeApi(self.client())
+    def api(self, link: Link | None = None) -> LightkubeApi:
+        return LightkubeApi(lightkube.AsyncClient(CONFIG, transport=link or self, trust_env=False))
 
     # What tests do
 
@@ -232,6 +229,22 @@ class ApiServer(httpx2.AsyncBaseTransport):
             queue.put_nowait({"type": "ADDED", "object": deepcopy(self.objects[key])})
         self._watches.setdefault(key, []).append(queue)
         return httpx2.Response(200, content=_lines(queue), request=request)
+
+
+class Link(httpx2.AsyncBaseTransport):
+    """One replica's way to the server, which may be cut while others have theirs."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self.cut = False
+        self.silent = False
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.cut:
+            raise httpx2.ConnectError("connection refused", request=request)
+        return await self._server.handle_async_request(request)
 
 
 async def _lines(queue: asyncio.Queue[Json | None]) -> AsyncIterator[bytes]:
