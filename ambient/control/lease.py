@@ -72,7 +72,7 @@ class Lease:
                 complained = False
             except (ApiError, TimeoutError) as error:
                 if not complained:
-                    _log.warning("cannot acquire Lease %s: %s", self._metadata["name"], error or "no answer")
+                    _log.warning("cannot acquire Lease %s: %s", self._metadata["name"], str(error) or "no answer")
                 complained = True
             await asyncio.sleep(RETRY_S * self._rng.uniform(1.0, 1.2))
 

@@ -1,0 +1,199 @@
+"""Who calls the control plane: a pod, proven by its token, which the API server judges (TokenReview).
+
+What the API server said is remembered for a while, so that an agent costs it one review in five minutes; a pod that the
+World has seen leave is asked about again at once. Who may do what is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from ambient.control import api, tokens
+from ambient.control.api import Api, ApiError, Json
+from ambient.model.world import World
+from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
+
+AUDIENCE = "ambient-control"
+RECHECK = timedelta(minutes=5)  # a yes is good for so long, without word from the World; in an outage until it expires
+MARGIN = timedelta(seconds=60)  # before a token's end a yes is forgotten: clocks differ
+REFUSED_FOR = timedelta(seconds=10)  # a no, and that there was no answer: whoever insists does not reach the API server
+REMEMBERED = 10_000  # tokens, yes and no
+REVIEWS = 16  # under way at once
+REVIEW_S = 5.0  # the API server's time for one
+_EXTRA = "authentication.kubernetes.io/"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the API server said of a token."""
+
+    until: datetime
+    verdict: Caller | Unauthenticated
+    expires: datetime  # the token
+    seen: bool = False  # the World has the caller's pod
+
+
+class Callers:
+    def __init__(
+        self,
+        kubernetes: Api,
+        *,
+        accounts: Iterable[str],
+        world: Callable[[], World],
+        audiences: Iterable[str] = (AUDIENCE,),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`accounts`: namespace/name of the ServiceAccounts that may call."""
+        self._api = kubernetes
+        self._subjects = {f"system:serviceaccount:{account.replace('/', ':')}" for account in accounts}
+        self._audiences = frozenset(audiences)
+        self._world = world
+        self._now = now
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[_Known]] = {}
+        self._places = asyncio.Semaphore(REVIEWS)
+        self.refused: Counter[str] = Counter()  # by reason
+
+    async def authenticate(self, metadata: Metadata) -> Caller:
+        """See caller.Authenticate."""
+        token = _bearer(metadata)
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._remembered(digest)
+        if known is None:
+            known = await self._ask_once(digest, token)
+        if isinstance(known.verdict, Unauthenticated):
+            self.refused[known.verdict.reason] += 1
+            raise Unauthenticated(known.verdict.reason, str(known.verdict))
+        return known.verdict
+
+    def _remembered(self, digest: bytes) -> _Known | None:
+        known = self._known.get(digest)
+        if known is None or known.until <= self._now():
+            return None
+        if isinstance(known.verdict, Caller):
+            present = self._present(known.verdict)
+            if known.seen and not present:
+                known.until = self._now()  # the World saw it leave: what does the API server say?
+                return None
+            known.seen = present
+        self._known.move_to_end(digest)
+        return known
+
+    def _present(self, caller: Caller) -> bool:
+        workload = self._world().workloads.get(f"{caller.namespace}/{caller.pod}")
+        return workload is not None and workload.uid == caller.pod_uid
+
+    async def _ask_once(self, digest: bytes, token: str) -> _Known:
+        """However many wait for the same answer. Raises CannotAuthenticate."""
+        asking = self._asking.get(digest)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(digest, token), name="callers: review")
+            self._asking[digest] = asking
+            asking.add_done_callback(lambda task: self._asked(digest, task))
+        return await asyncio.shield(asking)
+
+    def _asked(self, digest: bytes, task: asyncio.Task[_Known]) -> None:
+        del self._asking[digest]
+        if not task.cancelled():
+            task.exception()  # told to whoever waited; nobody does any more if they all gave up
+
+    async def _ask(self, digest: bytes, token: str) -> _Known:
+        now = self._now()
+        try:
+            claims = self._plausible(token, now)
+            expires = datetime.fromtimestamp(claims.expires, UTC)
+            caller = self._judge(await self._review(token))
+            known = _Known(min(now + RECHECK, expires - MARGIN), caller, expires, self._present(caller))
+        except Unauthenticated as refusal:
+            _log.warning("refused a caller (%s): %s", refusal.reason, refusal)
+            known = _Known(now + REFUSED_FOR, refusal, now)
+        except (ApiError, TimeoutError) as error:
+            earlier = self._known.get(digest)
+            if earlier is None or not self._still_good(earlier, now):
+                text = f"the API server cannot be asked about the caller's token: {str(error) or 'no answer'}"
+                raise CannotAuthenticate(text) from error
+            known = earlier
+            known.until = now + REFUSED_FOR
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return known
+
+    def _still_good(self, known: _Known, now: datetime) -> bool:
+        """Nothing speaks against it but that nobody can be asked."""
+        if isinstance(known.verdict, Unauthenticated) or known.expires - MARGIN <= now:
+            return False
+        return self._present(known.verdict) or not known.seen
+
+    def _plausible(self, token: str, now: datetime) -> tokens.Claims:
+        """Turn away what the API server would refuse anyway, without asking it. Raises Unauthenticated."""
+        if not token:
+            _refuse("no_token", "no token was sent: expected the header 'authorization: Bearer TOKEN'")
+        try:
+            claims = tokens.peek(token)
+        except ValueError as error:
+            _refuse("bad_token", f"the token cannot be read: {error}")
+        if claims.subject not in self._subjects:
+            _refuse("other_account", f"{claims.subject[:300]!r} is not one of {', '.join(sorted(self._subjects))}")
+        if not self._audiences & set(claims.audiences):
+            found = ", ".join(claims.audiences)[:300]
+            _refuse("other_audience", f"the token is for {found!r}, not for {', '.join(sorted(self._audiences))}")
+        if not claims.pod_bound:
+            _refuse("not_pod_bound", "the token is bound to no pod: use a projected volume")
+        if claims.expires + MARGIN.total_seconds() < now.timestamp():
+            _refuse("expired", f"the token has expired, {now.timestamp() - claims.expires:.0f} s ago")
+        return claims
+
+    async def _review(self, token: str) -> Json:
+        """The status of a TokenReview. Raises ApiError or TimeoutError."""
+        spec = {"token": token, "audiences": sorted(self._audiences)}
+        async with self._places, asyncio.timeout(REVIEW_S):
+            review = await self._api.create(api.TOKEN_REVIEW, {"spec": spec})
+        status: Json = review.get("status") or {}
+        return status
+
+    def _judge(self, status: Json) -> Caller:
+        """What the API server's answer comes to. Raises Unauthenticated."""
+        if not status.get("authenticated"):
+            _refuse("refused", f"the API server refused the token: {status.get('error') or 'no reason given'}")
+        if not self._audiences & set(status.get("audiences") or ()):
+            _refuse("other_audience", f"the API server found the token good for {status.get('audiences')!r} only")
+        user = status.get("user") or {}
+        if user.get("username") not in self._subjects:
+            _refuse("other_account", f"{user.get('username')!r} is not one of {', '.join(sorted(self._subjects))}")
+        _, _, namespace, account = user["username"].split(":")
+        extra = {key.removeprefix(_EXTRA): values[0] for key, values in (user.get("extra") or {}).items() if values}
+        pod, uid = extra.get("pod-name", ""), extra.get("pod-uid", "")
+        if not pod or not uid:
+            _refuse("not_pod_bound", "the API server names no pod that the token is bound to")
+        workload = self._world().workloads.get(f"{namespace}/{pod}")
+        seen = workload.node if workload is not None and workload.uid == uid else ""
+        node = extra.get("node-name", "") or seen  # in the token since Kubernetes 1.32
+        if not node:
+            _refuse("no_node", f"neither the API server nor its watch has told where pod {namespace}/{pod} runs")
+        if seen and seen != node:
+            _refuse("node_mismatch", f"the token says that pod {namespace}/{pod} runs on {node}, the API on {seen}")
+        return Caller(namespace=namespace, service_account=account, pod=pod, pod_uid=uid, node=node)
+
+
+def _bearer(metadata: Metadata) -> str:
+    """The token; empty if there is none."""
+    for key, value in metadata:
+        if key.lower() == "authorization":
+            scheme, _, token = str(value).partition(" ")
+            return token.strip() if scheme.lower() == "bearer" else ""
+    return ""
+
+
+def _refuse(reason: str, text: str) -> NoReturn:
+    raise Unauthenticated(reason, text)
