@@ -72,6 +72,16 @@ class Api(Protocol):
         """What happens to one object from `version` on; without a version also what is there."""
 
 
+async def find(kubernetes: Api, kind: Kind, namespace: str, name: str) -> Json | None:
+    """The object, or None if there is none. Raises ApiError."""
+    try:
+        return await kubernetes.get(kind, namespace, name)
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return None
+
+
 class LightkubeApi:
     """Implements Api."""
 

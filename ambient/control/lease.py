@@ -80,11 +80,8 @@ class Lease:
         """Whether the Lease is ours now. Raises ApiError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        try:
-            lease = await self._api.get(api.LEASE, **self._metadata)
-        except ApiError as error:
-            if error.status != api.NOT_FOUND:
-                raise
+        lease = await api.find(self._api, api.LEASE, **self._metadata)
+        if lease is None:
             lease = await self._create()
             if not lease:
                 return False
@@ -149,14 +146,11 @@ class Lease:
 
     async def _taken_by(self) -> str:
         """Who has it, if it is not ours. If it is, somebody has only touched it, or an answer to us was lost."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout_at(self._renewed + RENEW_WITHIN_S):
-                try:
-                    lease = await self._api.get(api.LEASE, **self._metadata)
-                except ApiError as error:
-                    return "it is gone" if error.status == api.NOT_FOUND else ""
-                if _holder(lease) != self._identity:
-                    return f"{_holder(lease) or 'nobody'} has it"
+                lease = await api.find(self._api, api.LEASE, **self._metadata)
+                if lease is None or _holder(lease) != self._identity:
+                    return f"{_holder(lease or {}) or 'nobody'} has it"
                 self._lease = lease
         return ""
 

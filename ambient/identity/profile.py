@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -59,6 +60,15 @@ def pem(certificate: x509.Certificate) -> bytes:
 def short_id(certificate: x509.Certificate) -> str:
     """What people call a root by: the first 16 hex digits of its SHA-256 fingerprint."""
     return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()[:16]
+
+
+def issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """Whether `parent` is named as issuer and its key made the signature."""
+    try:
+        child.verify_directly_issued_by(parent)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def root(trust_domain: str, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

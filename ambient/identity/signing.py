@@ -26,7 +26,7 @@ class ServerCertificate:
 @dataclass(frozen=True, slots=True)
 class Signer:
     certificate: x509.Certificate
-    key: profile.SigningKey = field(repr=False)
+    key: profile.SigningKey = field(repr=False, compare=False)
     roots_pem: bytes  # all that is trusted while this signs
     above_pem: bytes = b""  # what a leaf needs beside it to lead to a root; nothing when a root signs
 

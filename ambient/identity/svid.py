@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -182,21 +182,13 @@ def _check_usage(extensions: x509.Extensions, identity: Identity) -> None:
 def _anchor(identity: Identity, chain: list[x509.Certificate], roots: list[x509.Certificate]) -> x509.Certificate:
     """The root the chain ends in. Raises WrongCertificate."""
     for child, parent in itertools.pairwise(chain):
-        if not _signed(child, parent):
+        if not profile.issued_by(child, parent):
             raise WrongCertificate(f"the chain issued for {identity} is not in order, leaf first")
     for candidate in roots:
-        if candidate == chain[-1] or _signed(chain[-1], candidate):
+        if candidate == chain[-1] or profile.issued_by(chain[-1], candidate):
             return candidate
     known = ", ".join(profile.short_id(each) for each in roots)
     raise WrongCertificate(
         f"the chain issued for {identity} leads to {chain[-1].issuer.rfc4514_string()!r}, none of the roots that came "
         f"with it ({known}): its peers would refuse it"
     )
-
-
-def _signed(child: x509.Certificate, parent: x509.Certificate) -> bool:
-    try:
-        child.verify_directly_issued_by(parent)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

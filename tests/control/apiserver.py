@@ -232,19 +232,51 @@ class ApiServer(httpx2.AsyncBaseTransport):
 
 
 class Link(httpx2.AsyncBaseTransport):
-    """One replica's way to the server, which may be cut while others have theirs."""
+    """One replica's way to the server, which may be cut, or lead nowhere, while others have theirs."""
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self.cut = False
-        self.silent = False
+        self._cut = asyncio.Event()
+        self._healed = asyncio.Event()
+        self.silent = False  # instead of refusing
+        self.flowing = asyncio.Event()  # unset: what watches tell does not get here
+        self.flowing.set()
+
+    @property
+    def cut(self) -> bool:
+        return self._cut.is_set()
+
+    @cut.setter
+    def cut(self, value: bool) -> None:
+        (self._cut.set if value else self._cut.clear)()
+        (self._healed.clear if value else self._healed.set)()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self.silent:
-            await asyncio.Event().wait()
+        if self.cut and self.silent:
+            await self._healed.wait()
         if self.cut:
             raise httpx2.ConnectError("connection refused", request=request)
-        return await self._server.handle_async_request(request)
+        response = await self._server.handle_async_request(request)
+        if request.url.params.get("watch"):
+            lines = response.aiter_raw()
+            return httpx2.Response(response.status_code, content=self._until_cut(lines, request), request=request)
+        return response
+
+    async def _until_cut(self, lines: AsyncIterator[bytes], request: httpx2.Request) -> AsyncIterator[bytes]:
+        while True:
+            line = asyncio.ensure_future(anext(lines, None))
+            cut = asyncio.ensure_future(self._cut.wait())
+            try:
+                await asyncio.wait({line, cut}, return_when=asyncio.FIRST_COMPLETED)
+                if cut.done():
+                    raise httpx2.ReadError("connection reset", request=request)
+                if (sent := line.result()) is None:
+                    return
+                await self.flowing.wait()
+                yield sent
+            finally:
+                line.cancel()
+                cut.cancel()
 
 
 async def _lines(queue: asyncio.Queue[Json | None]) -> AsyncIterator[bytes]:

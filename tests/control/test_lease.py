@@ -134,16 +134,16 @@ def test_a_holder_that_died_without_a_word_is_replaced_when_its_time_is_over() -
     two(test)
 
 
-@pytest.mark.parametrize("how", ["cut", "silent"])
-def test_a_holder_without_the_api_stops_before_another_begins(how: str) -> None:
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+def test_a_holder_without_the_api_stops_before_another_begins(silent: bool) -> None:
     async def test(_: ApiServer, first: Replica, second: Replica, __: list[asyncio.Task[None]]) -> None:
-        setattr(first.link, how, True)
+        first.link.silent, first.link.cut = silent, True
         first.slow_to_stop = 2.0
         await asyncio.sleep(RENEW_WITHIN_S + 0.1)
         assert not first.lease.held
         await asyncio.sleep(DURATION_S - RENEW_WITHIN_S + NOTICED)
         assert second.working
-        setattr(first.link, how, False)
+        first.link.cut = False
         await asyncio.sleep(60)
         assert not first.working  # it is in line again
         assert first.spans[0][1] <= (second.began or 0)
