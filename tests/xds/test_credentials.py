@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,14 +31,14 @@ def test_the_next_handshake_shows_the_newest_certificate_and_open_connections_go
     async def main() -> None:
         current = issue()
         server = grpc.aio.server()
-        handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+        handlers: Any = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
         port = server.add_secure_port("127.0.0.1:0", credentials.renewed(lambda: current))
         await server.start()
         options = (("grpc.ssl_target_name_override", NAME),)
         trust = grpc.ssl_channel_credentials(authority.bundle_pem)
         async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trust, options) as channel:
-            call = channel.unary_unary("/test.Echo/Echo")
+            call: Any = channel.unary_unary("/test.Echo/Echo")
             assert await call(b"before", timeout=2) == b"before"
             for _ in range(2):
                 current = issue()
