@@ -139,17 +139,33 @@ def mtls_mode(world: World, server: Workload, port: int) -> tuple[MtlsMode, str]
     Istio. A port counts only where a selector names the workload, and a selector in the root namespace counts nowhere.
     DISABLE permits plaintext as PERMISSIVE does; tunnels are always mutual TLS, so it takes nothing away.
     """
-    root = world.mesh.root_namespace
-    own = world.peer_authentications_in(server.namespace) if server.namespace != root else ()
-    workload = _oldest(p for p in own if p.selector and covers(p.selector, server.labels))
-    namespace = _oldest(p for p in own if not p.selector)
-    whole_mesh = _oldest(p for p in world.peer_authentications_in(root) if not p.selector)
+    workload = workload_peer_authentication(world, server)
     if workload and (mode := workload.port_modes.get(port)):
         return mode, f"PeerAuthentication {workload.key} port {port}"
-    for said_by in (workload, namespace, whole_mesh):
+    if workload and workload.mode:
+        return workload.mode, f"PeerAuthentication {workload.key}"
+    return inherited_mtls_mode(world, server.namespace)
+
+
+def workload_peer_authentication(world: World, server: Workload) -> PeerAuthentication | None:
+    """The one that holds for the pod by its selector."""
+    own = _own_peer_authentications(world, server.namespace)
+    return _oldest(p for p in own if p.selector and covers(p.selector, server.labels))
+
+
+def inherited_mtls_mode(world: World, namespace: str) -> tuple[MtlsMode, str]:
+    """The mode of the namespace's pods for which no selector says another, and the resource that says so."""
+    in_namespace = _oldest(p for p in _own_peer_authentications(world, namespace) if not p.selector)
+    in_mesh = _oldest(p for p in world.peer_authentications_in(world.mesh.root_namespace) if not p.selector)
+    for said_by in (in_namespace, in_mesh):
         if said_by and said_by.mode:
             return said_by.mode, f"PeerAuthentication {said_by.key}"
     return MtlsMode.PERMISSIVE, "no PeerAuthentication"
+
+
+def _own_peer_authentications(world: World, namespace: str) -> tuple[PeerAuthentication, ...]:
+    """The root namespace's speak for the mesh, not for it."""
+    return world.peer_authentications_in(namespace) if namespace != world.mesh.root_namespace else ()
 
 
 def _oldest(policies: Iterator[PeerAuthentication]) -> PeerAuthentication | None:

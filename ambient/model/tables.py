@@ -57,10 +57,13 @@ class Tables:
 
     def backing(self, service: mesh.Service) -> Iterator[mesh.Workload]:
         """The workloads that the Service's selector covers, sorted by key; none when it has no selector."""
-        if service.selector:
-            found = [self.labelled.get((service.namespace, *pair), NO_KEYS) for pair in service.selector.items()]
-            for key in sorted(frozenset.intersection(*found)):
-                yield self.workloads[key]
+        return self.covered(service.namespace, service.selector) if service.selector else iter(())
+
+    def covered(self, namespace: str, selector: Mapping[str, str]) -> Iterator[mesh.Workload]:
+        """The namespace's workloads that a selector, not an empty one, covers, sorted by key."""
+        found = [self.labelled.get((namespace, *pair), NO_KEYS) for pair in selector.items()]
+        for key in sorted(frozenset.intersection(*found)):
+            yield self.workloads[key]
 
 
 def key_of(noun: Noun) -> str:

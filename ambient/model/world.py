@@ -7,7 +7,7 @@ Worlds share what did not change.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ambient.model import contradictions, draft
@@ -65,13 +65,16 @@ class World:
         removals: Iterable[tuple[Kind, str]] = (),
         *,
         revision: str,
+        mesh: MeshConfig | None = None,
     ) -> World:
         """The next World. Removals, (type, key), come first; removing what is not there is no error.
 
-        Costs a few dictionary copies and work in proportion to what changes.
+        mesh: None for the same. Costs a few dictionary copies and work in proportion to what changes.
         """
         tables, changes = draft.next_tables(self._tables, upserts, removals)
-        return World(mesh=self.mesh, revision=revision, _tables=tables, _made_from=(self._mark, changes))
+        if mesh is not None and mesh != self.mesh:
+            changes = replace(changes, mesh=True)
+        return World(mesh=mesh or self.mesh, revision=revision, _tables=tables, _made_from=(self._mark, changes))
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -135,6 +138,16 @@ class World:
     def workloads_in(self, namespace: str) -> tuple[Workload, ...]:
         """The namespace's pods, sorted by key."""
         return tuple(self.workloads[key] for key in sorted(self._tables.in_namespace.get(namespace, NO_KEYS)))
+
+    def covered(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
+        """The namespace's pods that a selector covers, sorted by key; an empty one covers all."""
+        if not selector:
+            return self.workloads_in(namespace)
+        return tuple(self._tables.covered(namespace, selector))
+
+    def populated(self) -> Iterable[str]:
+        """The namespaces that have pods, in no particular order."""
+        return self._tables.in_namespace
 
     def services_of(self, workload: Workload) -> tuple[Service, ...]:
         """The Services whose selector covers the pod, sorted by key."""

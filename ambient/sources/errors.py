@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ambient.model.errors import SourceError
+
+__all__ = ["BadManifest", "SourceError"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,12 +65,3 @@ def _where(file: str, document: int, object: str, field: str) -> str:
     subject = f" ({object})" if object else ""
     place = f"{file}: document {document}{subject}" if document else file + subject
     return f"{place}: {field}" if field else place
-
-
-class SourceError(Exception):
-    """A source's state cannot become a World. `errors`: every reason, sorted; the last good World stays."""
-
-    def __init__(self, errors: Iterable[BadManifest], revision: str = "") -> None:
-        self.errors: tuple[str, ...] = tuple(str(error) for error in sorted(set(errors)))
-        self.revision = revision  # of the state that is bad
-        super().__init__("\n".join(self.errors))

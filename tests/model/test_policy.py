@@ -343,6 +343,20 @@ def test_the_nearest_mode_that_is_set_holds(
     assert mode_of(*written) == (MtlsMode[mode], said_by)
 
 
+def test_the_inherited_mode_is_what_no_selector_says() -> None:
+    world = a_world(
+        a_peer_authentication("shop/web", "PERMISSIVE", selector={"app": "web"}),
+        a_peer_authentication("shop/all", "STRICT"),
+        a_peer_authentication(f"{ROOT}/mesh", "DISABLE"),
+        SERVER,
+    )
+    assert policy.inherited_mtls_mode(world, "shop") == (MtlsMode.STRICT, "PeerAuthentication shop/all")
+    assert policy.inherited_mtls_mode(world, "back") == (MtlsMode.DISABLE, f"PeerAuthentication {ROOT}/mesh")
+    assert policy.inherited_mtls_mode(a_world(), "back") == (MtlsMode.PERMISSIVE, "no PeerAuthentication")
+    assert policy.workload_peer_authentication(world, SERVER) == world.peer_authentications["shop/web"]
+    assert policy.workload_peer_authentication(world, CLIENT) is None
+
+
 def test_pods_of_the_root_namespace_have_the_meshs_mode() -> None:
     server = a_pod(ROOT + "/agent", "10.1.0.9", labels={"app": "web"})
     assert mode_of(MESH, server=server) == (MtlsMode.STRICT, f"PeerAuthentication {ROOT}/mesh")

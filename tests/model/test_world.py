@@ -64,6 +64,21 @@ def test_endpoints_are_every_address_of_every_selected_pod_with_its_own_target_p
     ]
 
 
+@pytest.mark.parametrize(
+    ("selector", "keys"),
+    [
+        ({}, ["shop/old", "shop/web"]),
+        ({"app": "web"}, ["shop/old", "shop/web"]),
+        ({"app": "web", "v": "1"}, ["shop/old"]),
+    ],
+    ids=["an empty one covers all", "one pair", "two pairs"],
+)
+def test_a_selector_covers_pods_of_its_namespace(selector: dict[str, str], keys: list[str]) -> None:
+    world = a_world(WEB, a_pod("shop/old", labels={"app": "web", "v": "1"}), a_pod("back/web", labels={"app": "web"}))
+    assert [pod.key for pod in world.covered("shop", selector)] == keys
+    assert set(world.populated()) == {"shop", "back"}
+
+
 def test_a_service_without_a_selector_has_no_endpoints() -> None:
     assert a_world(WEB, replace(SERVICE, selector={})).endpoints == {"shop/web": ()}
 
@@ -183,6 +198,15 @@ def test_a_port_of_a_pod_is_behind_the_services_that_lead_to_it(service: Any, po
 def test_another_mesh_config_touches_everything() -> None:
     other = mesh.MeshConfig(outbound=mesh.OutboundMode.REGISTRY_ONLY)
     assert diff(a_world(), a_world(config=other)).touched() == {"mesh"}
+
+
+def test_the_mesh_config_can_change_with_the_rest() -> None:
+    world = a_world(WEB)
+    other = mesh.MeshConfig(trust_domain="example.org")
+    after = world.replace([NODE], revision="2", mesh=other)
+    assert after == a_world(WEB, NODE, config=other).replace(revision="2")
+    assert diff(world, after).touched() == {"mesh", "ip:10.0.0.1"}
+    assert not diff(world, world.replace(revision="2", mesh=mesh.MeshConfig())).mesh
 
 
 def test_worlds_share_what_did_not_change() -> None:
