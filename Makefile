@@ -10,10 +10,10 @@ PY     := $(VENV)/bin/python
 NATIVE := ambient/native
 STAMPS := build/stamps
 PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
-PROTOS := $(sort $(wildcard ambient/xds/proto/*.proto))
-# What runs the protobuf compiler: the build hook names the interpreter that pip gave it.
-PYTHON ?= $(PY)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
+# runs the protocol compiler; a wheel's build has its own
+PYTHON := $(PY)
+PROTOS := $(wildcard ambient/xds/proto/*.proto)
 
 .PHONY: help demo test test-plain test-kernel lint native setup bench clean format
 
@@ -55,11 +55,15 @@ bench: setup
 	$(PY) -m bench.engine
 	$(PY) -m bench.setsockopt
 
-native:
+native: $(PROTOS:.proto=_pb2.py)
 	@mkdir -p $(NATIVE)
 	$(MAKE) -C engine OUT=$(abspath $(NATIVE))
 	$(MAKE) -C bpf OUT=$(abspath $(NATIVE))
-	$(PYTHON) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS)
+
+# pyproject.toml, because it says which compiler
+%_pb2.py %_pb2.pyi: %.proto pyproject.toml
+	$(PYTHON) -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $<
+	@touch $*_pb2.py $*_pb2.pyi
 
 setup: $(STAMPS)/debian $(STAMPS)/venv
 	@$(MAKE) --no-print-directory -s native
@@ -79,4 +83,4 @@ $(STAMPS)/venv: pyproject.toml hatch_build.py $(STAMPS)/debian
 	@touch $@
 
 clean:
-	rm -rf build $(NATIVE) $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi)
+	rm -rf build $(NATIVE) ambient/xds/proto/*_pb2.py*

@@ -1,1 +1,4 @@
-"""What control plane and agents say to each other. The only package that uses gRPC and protobuf."""
+"""What control plane and agents say to each other: the World as resources, certificates, reports of nodes.
+
+The only user of grpc, protobuf and h2. Knows neither where a World comes from nor what is done with it.
+"""

@@ -1,1 +1,1 @@
-"""Messages, compiled from the .proto files beside this file by `make native`."""
+"""Generated from the .proto files beside it by `make native`."""
