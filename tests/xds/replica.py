@@ -1,0 +1,166 @@
+"""A control plane's replica on loopback, over real TLS, and clients that know it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import trustme
+
+from ambient.model import mesh
+from ambient.model.errors import SourceError
+from ambient.model.world import World
+from ambient.xds.channel import Keepalive
+from ambient.xds.client import Client, NodeName, Patience
+from ambient.xds.dial import ControlPlane
+from ambient.xds.server import DiscoveryServer, Unauthenticated, grpc_server
+
+NAME = "ambient-control.ambient-system.svc"
+TOKEN = "the agent's token"
+
+
+@cache
+def authority() -> tuple[trustme.CA, trustme.LeafCert]:
+    """Made once: keys cost time."""
+    ca = trustme.CA()
+    return ca, ca.issue_cert(NAME)
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority()[1].configure_cert(context)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority()[0].configure_trust(context)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def credentials() -> grpc.ServerCredentials:
+    leaf = authority()[1]
+    chain = b"".join(each.bytes() for each in leaf.cert_chain_pems)
+    return grpc.ssl_server_credentials([(leaf.private_key_pem.bytes(), chain)])
+
+
+@contextlib.asynccontextmanager
+async def listening(*handlers: grpc.GenericRpcHandler, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    server = grpc_server(handlers)
+    bound = server.add_secure_port(f"127.0.0.1:{port}", credentials())
+    await server.start()
+    try:
+        yield server, bound
+    finally:
+        await server.stop(0)
+
+
+async def by_token(metadata: Any) -> str:
+    if metadata.get("authorization") != f"Bearer {TOKEN}":
+        raise Unauthenticated("no token that is known here")
+    return "the agent"
+
+
+class Replica:
+    """One DiscoveryServer that can be killed and started again."""
+
+    def __init__(self, world: World | None = None, name: str = "r1") -> None:
+        self.discovery = DiscoveryServer(by_token, name)
+        self.port = 0
+        self._stack = contextlib.AsyncExitStack()
+        if world is not None:
+            self.discovery.publish(world)
+
+    async def start(self) -> Replica:
+        self.server, self.port = await self._stack.enter_async_context(
+            listening(self.discovery.handler, port=self.port)
+        )
+        return self
+
+    async def kill(self) -> None:
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Replica:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kill()
+
+
+class Agent:
+    """A client whose items can be waited for."""
+
+    def __init__(self, folder: Path, *ports: int, token: str = TOKEN, patience: Patience | None = None) -> None:
+        self.roots, self.token = folder / "roots.pem", folder / "token"
+        authority()[0].cert_pem.write_to_path(str(self.roots))
+        self.token.write_text(token + "\n")
+        self.client = Client(
+            self._control(*(f"127.0.0.1:{port}" for port in ports)),
+            NodeName(node="n1"),
+            mesh.MeshConfig(),
+            patience=patience or Patience(first_s=0.001, longest_s=0.02, quiet_s=0.2),
+        )
+        self.items: list[World | SourceError] = []
+        self._news = asyncio.Condition()
+
+    def _control(self, *targets: str) -> ControlPlane:
+        return ControlPlane(
+            targets=targets,
+            server_name=NAME,
+            roots=self.roots,
+            token=self.token,
+            connect_s=1.0,
+            keepalive=Keepalive(idle_s=1.0, answer_s=1.0),
+        )
+
+    def go_to(self, *targets: str) -> None:
+        """From the next connection on."""
+        self.client._control = self._control(*targets)
+
+    @property
+    def worlds(self) -> list[World]:
+        return [item for item in self.items if isinstance(item, World)]
+
+    @property
+    def errors(self) -> list[str]:
+        return [str(item) for item in self.items if isinstance(item, SourceError)]
+
+    async def __aenter__(self) -> Agent:
+        self._task = asyncio.create_task(self._run(), name="test: agent")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
+        assert isinstance(outcome, asyncio.CancelledError), outcome
+
+    async def _run(self) -> None:
+        async with contextlib.aclosing(self.client.watch()) as items:
+            async for item in items:
+                async with self._news:
+                    self.items.append(item)
+                    self._news.notify_all()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Until something holds that an item can make true."""
+        async with asyncio.timeout(5), self._news:
+            await self._news.wait_for(holds)
+
+    async def until_world(self, world: World) -> None:
+        await self.until(lambda: bool(self.worlds) and self.worlds[-1] == world)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """For what tells nobody that it happened."""
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.005)
