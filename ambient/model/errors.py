@@ -7,7 +7,7 @@ from typing import Any
 
 
 class SourceError(Exception):
-    """A source's state cannot become a World. `errors`: every reason, in the order of what is given; the last good World stays."""
+    """A source's state cannot become a World. `errors`: every reason, sorted; the last good World stays."""
 
     def __init__(self, errors: Iterable[Any], revision: str = "") -> None:
         self.errors: tuple[str, ...] = tuple(str(error) for error in sorted(set(errors)))

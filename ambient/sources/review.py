@@ -37,7 +37,7 @@ def contradictions(world: World, find: Callable[[Ref], Found | None]) -> list[Ba
     """What contradicts itself, with the place of each object as `find` knows it."""
     errors = []
     for row in world.problems():
-        found = find((row.kind, row.key))
+        found = find(Ref(row.kind, row.key))
         assert found is not None, row  # the World holds nothing that was not read
         errors.append(found.place.wrong(f"{row.kind} {row.key}", row.field, row.expected, row.found))
     return errors

@@ -40,7 +40,7 @@ class Picture:
     def problems(self) -> tuple[str, ...]:
         """What was refused, and what contradicts itself in the World: addresses that are nobody's."""
         contradictions = self.world.problems() if self.world else []
-        return (*sorted(self._refused.values()), *contradictions)
+        return (*sorted(self._refused.values()), *map(str, contradictions))
 
     def connect(self, node: pb.Node) -> list[pb.DeltaDiscoveryRequest]:
         """The requests a new connection begins with."""

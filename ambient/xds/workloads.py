@@ -57,6 +57,8 @@ def encode_workload(
         labels=workload.labels,
         ports=workload.ports,
         enrolled=workload.enrolled,
+        captured=workload.captured,
+        draining=workload.draining,
         exclude_outbound_ports=sorted(workload.capture.exclude_outbound_ports),
         exclude_outbound_cidrs=map(str, workload.capture.exclude_outbound_cidrs),
         exclude_inbound_ports=sorted(workload.capture.exclude_inbound_ports),
@@ -66,7 +68,7 @@ def encode_workload(
         name=workload.name,
         namespace=workload.namespace,
         addresses=[ip.packed for ip in workload.addresses],
-        tunnel_protocol=pb.HBONE if workload.enrolled else pb.NONE,
+        tunnel_protocol=pb.HBONE if workload.tunnelled else pb.NONE,
         trust_domain="" if trust_domain == DEFAULT_TRUST_DOMAIN else trust_domain,
         service_account=workload.service_account,
         node=workload.node,
@@ -116,7 +118,9 @@ def decode_workload(message: pb.Workload) -> mesh.Workload:
         labels=_labels(more.labels),
         ports={intern(name): port for name, port in more.ports.items()},
         ready=message.status == pb.HEALTHY,
+        draining=more.draining,
         enrolled=more.enrolled,
+        captured=more.captured,
         host_network=message.network_mode == pb.HOST_NETWORK,
         locality=mesh.Locality(intern(message.locality.region), intern(message.locality.zone)),
         capture=_capture(more),
@@ -145,6 +149,7 @@ def _made_up(message: pb.Workload) -> details.WorkloadDetails:
             for port in ports.ports
         },
         enrolled=message.tunnel_protocol == pb.HBONE,
+        captured=True,
     )
 
 

@@ -251,7 +251,7 @@ def test_an_address_that_is_two_pods_for_a_moment_stops_nothing(tmp_path: Path) 
     async def run() -> None:
         async with Replica(twins) as replica, Agent(tmp_path, replica.port) as agent:
             await agent.until_world(twins)
-            assert len(agent.client.picture.problems) == 1
+            assert len(agent.client.picture.problems) == 2
             assert agent.worlds[-1].workload_at(IP("10.1.0.1")) is None
             replica.discovery.publish(WORLD)
             await agent.until_world(WORLD)

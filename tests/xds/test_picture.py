@@ -307,8 +307,9 @@ def test_a_world_that_contradicts_itself_is_told_and_so_are_its_problems() -> No
     loop = looped(WORLD.replace([twin], revision="2"))
     world = loop.worlds[-1]
     assert world.workload_at(IP("10.1.0.1")) is None
-    (problem,) = loop.picture.problems
-    assert problem.startswith("address 10.1.0.1 belongs to Pod back/twin and Pod shop/web")
+    first, second = loop.picture.problems
+    assert first.startswith("Pod back/twin: status.podIPs: expected an address of its own, found 10.1.0.1")
+    assert second.startswith("Pod shop/web: status.podIPs")
     loop.publish(WORLD)
     loop.settle()
     assert loop.worlds[-1].workload_at(IP("10.1.0.1")) == WEB

@@ -27,8 +27,9 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_survives_the_wire(path: Path) -> None:
-    world = directory.load(path, mesh.MeshConfig(outbound=mesh.OutboundMode.REGISTRY_ONLY))
+def test_every_example_survives_the_wire(path: Path, tmp_path: Path) -> None:
+    (tmp_path / path.name).write_text(path.read_text())
+    world = directory.load(tmp_path, mesh.MeshConfig(outbound=mesh.OutboundMode.REGISTRY_ONLY))
     (received,) = looped(world).worlds
     assert received == world
     assert received.mesh == world.mesh
