@@ -22,6 +22,7 @@ from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthentic
 
 AUDIENCE = "ambient-control"
 RECHECK = timedelta(minutes=5)  # a yes is good for so long, without word from the World; in an outage until it expires
+UNSEEN = timedelta(seconds=15)  # while the World does not have its pod: the API server, too, caches what it said
 MARGIN = timedelta(seconds=60)  # before a token's end a yes is forgotten: clocks differ
 REFUSED_FOR = timedelta(seconds=10)  # a no, and that there was no answer: whoever insists does not reach the API server
 REMEMBERED = 10_000  # tokens, yes and no
@@ -112,7 +113,8 @@ class Callers:
             claims = self._plausible(token, now)
             expires = datetime.fromtimestamp(claims.expires, UTC)
             caller = self._judge(await self._review(token))
-            known = _Known(min(now + RECHECK, expires - MARGIN), caller, expires, self._present(caller))
+            present = self._present(caller)
+            known = _Known(min(now + (RECHECK if present else UNSEEN), expires - MARGIN), caller, expires, present)
         except Unauthenticated as refusal:
             _log.warning("refused a caller (%s): %s", refusal.reason, refusal)
             known = _Known(now + REFUSED_FOR, refusal, now)

@@ -87,7 +87,7 @@ class Captures:
             try:
                 await self._api.patch(api.POD, {"metadata": {**metadata, "annotations": annotations}}, Patch.MERGE)
             except ApiError as error:
-                if error.status != api.NOT_FOUND:  # a conflict: it is another pod by now, as the World will say soon
+                if error.status != api.NOT_FOUND:  # INVALID: it is another pod by now, as the World will say soon
                     raise
 
     def _warn(self, world: World, node: str, failures: tuple[Failure, ...]) -> None:

@@ -175,10 +175,10 @@ class ApiServer(httpx2.AsyncBaseTransport):
         if method == "GET":
             return current
         metadata = body.get("metadata", {})
-        for precondition in ("uid", "resourceVersion"):
-            asked = metadata.get(precondition)
-            if asked is not None and asked != current["metadata"][precondition]:
-                raise _Refused(409, "Conflict", f"Precondition failed: {precondition} in precondition: {asked}")
+        if metadata.get("uid") not in (None, current["metadata"]["uid"]):
+            raise _Refused(422, "Invalid", f"metadata.uid: Invalid value: {metadata['uid']!r}: field is immutable")
+        if metadata.get("resourceVersion") not in (None, current["metadata"]["resourceVersion"]):
+            raise _Refused(409, "Conflict", f"the object has been modified: {path.plural} {name!r}")
         fresh = body if method == "PUT" else _merged(current, body)
         fresh = {**fresh, "metadata": {**fresh["metadata"], "uid": current["metadata"]["uid"]}}
         if path.subresource == "status":

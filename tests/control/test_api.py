@@ -77,7 +77,7 @@ def test_a_merge_is_for_the_object_of_that_uid_only() -> None:
         await k8s.patch(api.POD, {"metadata": {**named, "uid": "first", "annotations": {"a": "b"}}}, Patch.MERGE)
         with pytest.raises(ApiError) as other:
             await k8s.patch(api.POD, {"metadata": {**named, "uid": "second", "annotations": {"a": "c"}}}, Patch.MERGE)
-        assert other.value.status == api.CONFLICT
+        assert other.value.status == api.INVALID
         assert server.get("pods", "shop", "web")["metadata"]["annotations"] == {"a": "b"}
 
     with_server(test)

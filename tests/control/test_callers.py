@@ -238,6 +238,20 @@ def test_a_world_that_was_wrong_about_it_leaves_the_last_word_to_the_api_server(
     at_the_desk(test)
 
 
+def test_a_yes_that_the_api_server_had_cached_itself_is_not_good_for_long() -> None:
+    """It goes on vouching for some ten seconds for a pod that has been deleted."""
+
+    async def test(desk: Desk) -> None:
+        await desk.admit()
+        desk.world = World.build()
+        assert await desk.admit() == AGENT
+        desk.server.review = lambda _: {"authenticated": False, "error": "pod agent-1 is gone"}
+        await asyncio.sleep(callers.UNSEEN.total_seconds() + 1)
+        await desk.refusal()
+
+    at_the_desk(test)
+
+
 def test_while_the_api_server_is_away_who_was_known_is_known_until_its_token_ends() -> None:
     async def test(desk: Desk) -> None:
         await desk.admit()
