@@ -127,6 +127,9 @@ class LightkubeApi:
             async for what, obj in events:
                 yield what, dict(obj)
 
+    async def aclose(self) -> None:
+        await self._client.close()
+
 
 def _named(kind: Kind, obj: Json) -> str:
     metadata = obj.get("metadata", {})

@@ -47,7 +47,7 @@ class EmbeddedCA:
         """
         ca = cls(folder, spiffe.trust_domain(trust_domain), clock)
         if not create:
-            ca._load()
+            ca.load()
             return ca
         with ca_dir.locked(folder):
             authority = ca_dir.load(folder)
@@ -61,7 +61,7 @@ class EmbeddedCA:
     async def issue(self, csr_pem: bytes, identity: Identity, lifetime: timedelta) -> Issued:
         """See Issuer. Reads a small local file and signs: microseconds, so it does not leave the event loop."""
         try:
-            authority = self._load()
+            authority = self.load()
             request = csr.read(csr_pem)
             if request.identity != identity:
                 raise ValueError(f"the request is for {request.identity}")
@@ -108,22 +108,23 @@ class EmbeddedCA:
 
     def status(self) -> list[dict[str, str]]:
         """One row per trusted root, the signer first. Raises CaUnusable."""
-        return self._load().rows()
+        return self.load().rows()
 
     def step(self, change: Callable[[roots.Authority], roots.Authority]) -> roots.Authority:
         """Take a step of a rotation. Raises RotationRefused or CaUnusable, and then nothing has changed."""
         with ca_dir.locked(self._folder):
-            authority = change(self._load())
+            authority = change(self.load())
             ca_dir.save(self._folder, authority)
         return authority
 
     def _bundle(self) -> bytes:
         try:
-            return self._load().bundle_pem
+            return self.load().bundle_pem
         except CaUnusable as error:
             raise IssuingFailed(f"the trusted roots cannot be read: {error}") from error
 
-    def _load(self) -> roots.Authority:
+    def load(self) -> roots.Authority:
+        """What the directory holds at this moment, the signing keys included. Raises CaUnusable."""
         authority = ca_dir.load(self._folder)
         if authority is None:
             raise CaUnusable(
