@@ -16,6 +16,7 @@ from ambient.model.mesh import IPAddress, IPNetwork, address
 
 T = TypeVar("T")
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+MAPPING = (dict, Mapping)  # asked of most values, and of a dict it is quickly answered
 SHOWN = 80  # characters of a wrong value that an error shows
 HINTS = 20  # names that it lists
 
@@ -27,13 +28,26 @@ class Problem:
     found: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spot:
     """A value at a path. null and absent are the same, as in Kubernetes."""
 
     value: object
-    path: str = ""
     problems: list[Problem] = field(default_factory=list)
+    _above: Spot | None = None
+    _key: str | int = ""  # below it: a field's name or a place in a list
+
+    @property
+    def path(self) -> str:
+        """Put together when it is asked for: most values have no problem."""
+        if self._above is None:
+            return ""
+        above = self._above.path
+        if isinstance(self._key, int):
+            return f"{above}[{self._key}]"
+        if not PLAIN_KEY.fullmatch(self._key):
+            return f'{above}["{self._key}"]'
+        return f"{above}.{self._key}" if above else self._key
 
     def wrong(self, expected: str, found: str | None = None) -> None:
         self.problems.append(Problem(self.path, expected, shown(self.value) if found is None else found))
@@ -44,8 +58,8 @@ class Spot:
 
     def get(self, key: str) -> Spot:
         """The field, or a Spot of nothing."""
-        inside = self.value.get(key) if isinstance(self.value, Mapping) else None
-        return Spot(inside, self._below(key), self.problems)
+        inside = self.value.get(key) if isinstance(self.value, MAPPING) else None
+        return Spot(inside, self.problems, self, key)
 
     def at(self, *keys: str) -> Spot:
         spot = self
@@ -53,16 +67,11 @@ class Spot:
             spot = spot.mapping().get(key)
         return spot
 
-    def _below(self, key: str) -> str:
-        if not PLAIN_KEY.fullmatch(key):
-            return f'{self.path}["{key}"]'
-        return f"{self.path}.{key}" if self.path else key
-
     def mapping(self, *known: str) -> Spot:
         """This Spot, checked to be a mapping or absent; with `known`, other fields are errors."""
         if self.value is not None and not isinstance(self.value, Mapping):
             self.wrong("a mapping")
-            return Spot(None, self.path, self.problems)
+            return Spot(None, self.problems, self._above, self._key)
         if known and self.value is not None:
             for key in self.value:
                 if key not in known:
@@ -82,7 +91,7 @@ class Spot:
             self.wrong("a list")
             return
         for index, item in enumerate(self.value):
-            yield Spot(item, f"{self.path}[{index}]", self.problems)
+            yield Spot(item, self.problems, self, index)
 
     def text(self, default: str = "") -> str:
         if self.value is None:

@@ -7,7 +7,7 @@ closed_* readers make what stands for a policy that cannot be read, in a World t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ambient.model import mesh
@@ -276,7 +276,7 @@ def peer_authentication(doc: Spot) -> mesh.PeerAuthentication:
             ):
                 spot.wrong("a port number from 1 to 65535 as the key", repr(key))
                 continue
-            mode = Spot(ports.value[key], spot.path, spot.problems).mapping("mode").get("mode").one_of(MODES, None)
+            mode = replace(spot, value=ports.value[key]).mapping("mode").get("mode").one_of(MODES, None)
             if mode:
                 found[int(key)] = mode
         if not ports.value:
