@@ -182,7 +182,7 @@ def _give_addresses(key: Key, spot: Spot, objects: dict[Key, dict[str, Any]]) ->
     if "None" in (spec.get("clusterIP"), *spec.get("clusterIPs", ())):
         return
     taken = {ip for other in objects if other.kind == "Service" and other != key for ip in vips(objects[other])}
-    addresses = _given_addresses(Spot(spec, "spec", spot.problems), taken)
+    addresses = _given_addresses(spot.below("spec", spec), taken)
     wanted = list(spec.get("ipFamilies") or [f"IPv{ip.version}" for ip in addresses] or ["IPv4"])
     if spec.get("ipFamilyPolicy", "SingleStack") != "SingleStack":
         wanted += [family for family in ("IPv4", "IPv6") if family not in wanted]

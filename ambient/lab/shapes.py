@@ -32,7 +32,7 @@ class Shape:
         if fields is None:
             return
         for name, value in fields.items():
-            inner = Spot(value, spot.get(str(name)).path, spot.problems)
+            inner = spot.below(str(name), value)
             if reader := self.played.get(name):
                 if inner:  # null is absent
                     read(reader, inner, notes)

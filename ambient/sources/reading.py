@@ -58,8 +58,11 @@ class Spot:
 
     def get(self, key: str) -> Spot:
         """The field, or a Spot of nothing."""
-        inside = self.value.get(key) if isinstance(self.value, MAPPING) else None
-        return Spot(inside, self.problems, self, key)
+        return self.below(key, self.value.get(key) if isinstance(self.value, MAPPING) else None)
+
+    def below(self, key: str, value: object) -> Spot:
+        """A value at the field's path, whatever is there."""
+        return Spot(value, self.problems, self, key)
 
     def at(self, *keys: str) -> Spot:
         spot = self
