@@ -51,6 +51,17 @@ class AgentSettings:
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    namespace: str  # its own: Lease, CA and roots are kept there
+    replica: str  # this pod's name
+    kubeconfig: Path | None = None  # None: this pod's ServiceAccount, else kubectl's
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    grpc_port: int = 15012  # Istio's for the same
+    metrics_port: int = 15020  # 0: an ephemeral one
+    health_port: int = 15021  # 0: an ephemeral one
+
+
 def cgroup2_root(mounts: Path = Path("/proc/mounts")) -> Path:
     """Where cgroup v2 is mounted, be it alone or beside v1. Raises LookupError, with the remedy, when it is not."""
     for line in mounts.read_text().splitlines():

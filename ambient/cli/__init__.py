@@ -24,6 +24,7 @@ COMMANDS = {
     "agent": _Lazy("ambient.cli.agent:agent", "Run this node's agent."),
     "ca": _Lazy("ambient.cli.ca:ca", "The CA's roots, and the steps that replace one."),
     "check": _Lazy("ambient.cli.check:check", "Check this machine, or manifests, before anything is changed."),
+    "control": _Lazy("ambient.cli.control:control", "Run a replica of the control plane."),
     "explain": _Lazy("ambient.cli.explain:explain", "Say what would happen to a connection, and why."),
     "get": _Lazy("ambient.cli.get:get", "Show what agents know: workloads, policies, connections..."),
     "lab": _Lazy("ambient.cli.lab:lab", "A cluster of network namespaces on this machine."),

@@ -58,6 +58,11 @@ class ControlCA:
                     self._use(signing.by_root(found) if isinstance(found, Authority) else found)
             raise RuntimeError("the CA's source ended")
 
+    @property
+    def is_ready(self) -> bool:
+        """Certificates can be had, our own included."""
+        return self._serving is not None
+
     async def ready(self) -> None:
         """Wait until certificates can be had, our own included."""
         while self._serving is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import grpc.aio
 from google.protobuf import message
 
 from ambient.model.world import World
+from ambient.xds import caller as callers
 from ambient.xds.delta import BadRequest, Stream
 from ambient.xds.names import IDENTIFIER
 from ambient.xds.proto import discovery_pb2 as pb
@@ -35,13 +36,7 @@ OPTIONS = (
 )
 log = logging.getLogger(__name__)
 
-Metadata = Mapping[str, str]
-Authenticate = Callable[[Metadata], Awaitable[object]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
-
-
-class Unauthenticated(Exception):
-    """The caller has not proven to be anybody; the text says what was missing."""
 
 
 @dataclass(slots=True)
@@ -70,8 +65,8 @@ def grpc_server(handlers: Iterable[grpc.GenericRpcHandler]) -> grpc.aio.Server:
 
 
 class DiscoveryServer:
-    def __init__(self, authenticate: Authenticate, replica: str) -> None:
-        """authenticate: raises Unauthenticated. replica: what clients' logs call this one."""
+    def __init__(self, authenticate: callers.Authenticate, replica: str) -> None:
+        """replica: what clients' logs call this one."""
         self.counts = Counts()
         self._authenticate = authenticate
         self._identifier = IDENTIFIER + replica
@@ -108,13 +103,11 @@ class DiscoveryServer:
 
     async def _serve(self, _: object, context: Context) -> None:
         """One stream, to its end."""
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            await self._authenticate(metadata)
-        except Unauthenticated as error:
+            caller = await callers.admit(context, self._authenticate)
+        except grpc.aio.AbortError:
             self.counts.refused += 1
-            log.warning("refused %s: %s", context.peer(), error)
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+            raise
         if self._leaving or self._snapshot is None:
             why = "is leaving" if self._leaving else "has no World yet"
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._identifier} {why}: connect to another replica")
@@ -131,7 +124,7 @@ class DiscoveryServer:
             self._open.remove(served)
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
-            log.info("%s (%s) left", served.stream.node, context.peer())
+            log.info("%s left", caller)
 
     async def _say(self, served: Served, hearing: asyncio.Task[str], context: Context) -> None:
         """Send what is due whenever something may be, until the client has ended the stream or has to go."""

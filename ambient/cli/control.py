@@ -1,0 +1,72 @@
+"""`ambient control`: run a replica of the control plane. Reads options and environment into config.ControlSettings."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from ambient import config
+from ambient.cli.errors import Failure
+from ambient.model.mesh import MeshConfig, OutboundMode
+
+
+@click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
+@click.option("--namespace", default="ambient-system", help="Its own: Lease, CA and roots are kept there.")
+@click.option("--pod", "replica", default=config.node_name, show_default="the host's name", help="This replica's name.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The API server, and who we are there.  [default: this pod's ServiceAccount, else kubectl's]",
+)
+@click.option("--trust-domain", default="cluster.local", help="SPIFFE trust domain.")
+@click.option(
+    "--outbound",
+    type=click.Choice([mode.value for mode in OutboundMode]),
+    default=OutboundMode.ALLOW_ANY.value,
+    help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
+)
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=15012, help="For agents: discovery, certificates.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
+@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def control(
+    namespace: str,
+    replica: str,
+    kubeconfig: Path | None,
+    trust_domain: str,
+    outbound: str,
+    grpc_port: int,
+    metrics_port: int,
+    health_port: int,
+    log_level: str,
+) -> None:
+    """Run a replica of the control plane in the foreground.
+
+    Any number of replicas may run; each serves any agent. Policies in its own namespace hold for the whole mesh. Ends
+    with 0 after SIGTERM, when agents have gone to other replicas, and with 1 and a reason when it cannot go on.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    from ambient.control import root
+
+    settings = config.ControlSettings(
+        namespace=namespace,
+        replica=replica,
+        kubeconfig=kubeconfig,
+        mesh=MeshConfig(trust_domain=trust_domain, root_namespace=namespace, outbound=OutboundMode(outbound)),
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        health_port=health_port,
+    )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
+    gc.freeze()  # what is loaded now stays: later collections need not look at it
+    try:
+        asyncio.run(root.main(settings))
+    except root.CANNOT_GO_ON as error:
+        raise Failure(f"control plane {replica} ends: {error}") from error
