@@ -72,6 +72,7 @@ class Stream:
         self._identifier = identifier
         self._pieces = False  # whether the client knows `more`
         self._subscriptions: dict[str, Subscription] = {}
+        self._order: list[str] = []  # of its types
         self._nonces = itertools.count(1)
 
     def receive(self, request: pb.DeltaDiscoveryRequest) -> str:
@@ -99,11 +100,21 @@ class Stream:
                 wanted = found if subscription.wildcard else self._wanted(type_url, subscription, before, found)
                 subscription.due.update(dict.fromkeys(wanted))
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to send now: not as long as a response is under way."""
+        open_ = False
+        for subscription in self._subscriptions.values():
+            if subscription.nonce:
+                return False
+            open_ = open_ or subscription.owed or bool(subscription.due)
+        return open_
+
     def responses(self) -> list[Response]:
-        """What to send now. Nothing as long as a response is under way."""
-        if any(subscription.nonce for subscription in self._subscriptions.values()):
+        """What to send now, if anything is."""
+        if not self.ready:
             return []
-        open_ = [(url, sub) for url in self._order() if (sub := self._subscriptions[url]).due or sub.owed]
+        open_ = [(url, sub) for url in self._order if (sub := self._subscriptions[url]).due or sub.owed]
         pieces = [(url, sub, self._piece(url, sub)) for url, sub in open_]
         unfinished = any(sub.due for _, sub in open_)
         found = []
@@ -120,14 +131,12 @@ class Stream:
             found.append(Response(url, sub.nonce, b"".join([head.SerializeToString(), *elements])))
         return found
 
-    def _order(self) -> Iterator[str]:
-        return (url for url in dict.fromkeys([*names.TYPES, *self._subscriptions]) if url in self._subscriptions)
-
     def _subscribe(self, request: pb.DeltaDiscoveryRequest) -> None:
         """A type's first request: of what the client still holds, only the differences are due."""
         if len(self._subscriptions) == TYPES_MAX:
             raise BadRequest(f"{request.type_url} is one type more than the {TYPES_MAX} that a stream may ask for")
         subscription = self._subscriptions[request.type_url] = Subscription()
+        self._order = [url for url in dict.fromkeys([*names.TYPES, *self._subscriptions]) if url in self._subscriptions]
         if not request.resource_names_subscribe:
             self._want_all(request.type_url, subscription)
         self._change(subscription, request)

@@ -6,19 +6,18 @@ ztunnel is told what our agent enforces: an ALLOW rule that needs L7 is withheld
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from google.protobuf import any_pb2, empty_pb2
+from google.protobuf import empty_pb2
 
 from ambient.model import mesh
-from ambient.xds import names
+from ambient.xds import details, names
 from ambient.xds.proto import authorization_pb2 as pb
-from ambient.xds.proto import noun_pb2 as details
-from ambient.xds.workloads import EXTENSION, policy_label
+from ambient.xds.proto import noun_pb2 as noun
 
+M = TypeVar("M")
 T = TypeVar("T")
-AUTHORIZATION_DETAILS = "type.googleapis.com/ambient.v1.AuthorizationDetails"
 ACTION = {mesh.Action.ALLOW: pb.ALLOW, mesh.Action.DENY: pb.DENY}
 _ACTION = {value: key for key, value in ACTION.items()}
 EMPTY = empty_pb2.Empty()
@@ -28,12 +27,12 @@ NO_IDENTITY = mesh.Match(not_principals=("*",))
 
 def encode(policy: mesh.AuthorizationPolicy, root_namespace: str) -> pb.Authorization:
     hidden = [policy.action is mesh.Action.ALLOW and rule.needs_l7 for rule in policy.rules]
-    more = details.AuthorizationDetails(
+    more = noun.AuthorizationDetails(
         selector=policy.selector,
         targets=policy.targets,
         needs_l7=[index for index, rule in enumerate(policy.rules) if rule.needs_l7],
         withheld=[
-            details.Withheld(index=index, rule=_encode_rule(rule))
+            noun.Withheld(index=index, rule=_encode_rule(rule))
             for index, (rule, hide) in enumerate(zip(policy.rules, hidden, strict=True))
             if hide
         ],
@@ -67,7 +66,7 @@ def _derived(namespace: str, name: str, clauses: Iterable[mesh.Match]) -> pb.Aut
     policy = mesh.AuthorizationPolicy(namespace=namespace, name=name, action=mesh.Action.DENY)
     message = _plain(policy, pb.WORKLOAD_SELECTOR)
     message.rules.append(_encode_rule(rule))
-    return _extended(message, details.AuthorizationDetails(derived=True))
+    return _extended(message, noun.AuthorizationDetails(derived=True))
 
 
 def _plain(policy: mesh.AuthorizationPolicy, scope: pb.Scope) -> pb.Authorization:
@@ -80,11 +79,8 @@ def _plain(policy: mesh.AuthorizationPolicy, scope: pb.Scope) -> pb.Authorizatio
     )
 
 
-def _extended(message: pb.Authorization, more: details.AuthorizationDetails) -> pb.Authorization:
-    value = more.SerializeToString(deterministic=True)
-    message.extensions.append(
-        pb.Extension(name=EXTENSION, config=any_pb2.Any(type_url=AUTHORIZATION_DETAILS, value=value))
-    )
+def _extended(message: pb.Authorization, more: noun.AuthorizationDetails) -> pb.Authorization:
+    message.extensions.append(pb.Extension(name=details.NAME, config=details.pack(more)))
     return message
 
 
@@ -98,11 +94,8 @@ def decode(message: pb.Authorization) -> mesh.AuthorizationPolicy | None:
     """None for one that was derived. Raises ValueError, in a sentence, for what cannot be understood."""
     if message.action not in _ACTION or message.scope not in (pb.GLOBAL, pb.NAMESPACE, pb.WORKLOAD_SELECTOR):
         raise ValueError(f"action {message.action} or scope {message.scope} is unknown")
-    more = _details(message.extensions)
-    if more is None:
-        key = f"{message.namespace}/{message.name}"
-        selector = {policy_label(key): ""} if message.scope == pb.WORKLOAD_SELECTOR else {}
-        more = details.AuthorizationDetails(selector=selector)
+    raw = details.find(message.extensions, noun.AuthorizationDetails)
+    more = _made_up(message) if raw is None else noun.AuthorizationDetails.FromString(raw)
     if more.derived:
         return None
     rules = [_decode_rule(rule) for rule in message.rules]
@@ -115,18 +108,17 @@ def decode(message: pb.Authorization) -> mesh.AuthorizationPolicy | None:
         namespace=message.namespace,
         name=message.name,
         action=_ACTION[message.action],
-        selector=dict(more.selector),
+        selector=details.labels(more.selector),
         rules=tuple(mesh.Rule(clauses=clauses, needs_l7=index in needs_l7) for index, clauses in enumerate(rules)),
         dry_run=message.dry_run,
         targets=tuple(more.targets),
     )
 
 
-def _details(extensions: Sequence[pb.Extension]) -> details.AuthorizationDetails | None:
-    for each in extensions:
-        if each.config.type_url == AUTHORIZATION_DETAILS:
-            return details.AuthorizationDetails.FromString(each.config.value)
-    return None
+def _made_up(message: pb.Authorization) -> noun.AuthorizationDetails:
+    if message.scope != pb.WORKLOAD_SELECTOR:
+        return noun.AuthorizationDetails()
+    return noun.AuthorizationDetails(selector={details.policy_label(f"{message.namespace}/{message.name}"): ""})
 
 
 def _encode_rule(rule: mesh.Rule) -> pb.Rule:
@@ -170,9 +162,6 @@ def _decode_match(match: pb.Match) -> mesh.Match:
         service_accounts=_each(match.service_accounts, _decode_account),
         not_service_accounts=_each(match.not_service_accounts, _decode_account),
     )
-
-
-M = TypeVar("M")
 
 
 def _each(messages: Iterable[M], decode: Callable[[M], T]) -> tuple[T, ...]:

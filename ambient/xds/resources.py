@@ -14,7 +14,7 @@ from google.protobuf import any_pb2, message
 
 from ambient.model import mesh
 from ambient.model.tables import Noun, key_of
-from ambient.xds import names, nouns, policies, workloads
+from ambient.xds import names, nouns, policies, services, workloads
 from ambient.xds.proto import authorization_pb2, discovery_pb2, noun_pb2, workload_pb2
 
 VERSION_BYTES = 8  # a digest, so that versions of one name differ; nobody gains by a collision
@@ -30,7 +30,7 @@ class Resource:
 @dataclass(frozen=True, slots=True)
 class Decoded:
     noun: Noun | mesh.MeshConfig | nouns.Roots | None  # None: of no concern to a World
-    root_namespace: str = ""  # that a resource without our details tells of
+    root_namespace: str = ""  # as far as the resource gives it away, for who is not told otherwise
 
 
 def make(type_url: str, name: str, body: message.Message, aliases: Iterable[str] = ()) -> Resource:
@@ -71,18 +71,18 @@ def decode(type_url: str, resource: discovery_pb2.Resource) -> Decoded:
 def _address(address: workload_pb2.Address) -> Decoded:
     match address.WhichOneof("type"):
         case "service":
-            return Decoded(workloads.decode_service(address.service))
+            return Decoded(services.decode(address.service))
         case "workload":
             found = address.workload
             others = (name.partition("/")[0] for name in found.authorization_policies)
             root = next((namespace for namespace in others if namespace != found.namespace), "")
-            return Decoded(workloads.decode_workload(found), "" if found.extensions else root)
+            return Decoded(workloads.decode(found), root)
     raise ValueError("it is neither a workload nor a Service")
 
 
 def _authorization(policy: authorization_pb2.Authorization) -> Decoded:
-    speaks_for_all = policy.scope == authorization_pb2.GLOBAL and not policy.extensions
-    return Decoded(policies.decode(policy), policy.namespace if speaks_for_all else "")
+    root = policy.namespace if policy.scope == authorization_pb2.GLOBAL else ""
+    return Decoded(policies.decode(policy), root)
 
 
 def _check_name(type_url: str, name: str, found: Decoded) -> None:

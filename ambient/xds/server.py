@@ -88,7 +88,7 @@ class DiscoveryServer:
         self._snapshot, changed = self._snapshot.advance(world, roots)
         for served in self._open:
             served.stream.publish(self._snapshot, changed)
-            if changed:
+            if served.stream.ready:
                 served.news.set()
 
     async def drain(self, spread_s: float) -> None:
@@ -153,4 +153,5 @@ class DiscoveryServer:
                     log.error("%s refused a part of %s: %s", served.stream.node, request.type_url, refused)
             except (BadRequest, message.DecodeError) as error:
                 return str(error)
-            served.news.set()
+            if served.stream.ready:
+                served.news.set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ambient.model import mesh
 from ambient.model.world import Kind, World
-from ambient.xds import affected, names, nouns, policies, workloads
+from ambient.xds import affected, names, nouns, policies, services, workloads
 from ambient.xds.resources import Resource, make
 from ambient.xds.selection import Selection, derived_name
 
@@ -142,13 +142,13 @@ class Encoder:
         if service is None:
             return slot, None
         aliases = [names.of_address(ip) for ip in service.vips]
-        return slot, make(*slot, workloads.encode_service(service), aliases)
+        return slot, make(*slot, services.encode(service), aliases)
 
     def _workload(self, workload: mesh.Workload | None, name: str) -> tuple[Slot, Resource | None]:
         slot = names.ADDRESS, name
         if workload is None:
             return slot, None
-        body = workloads.encode_workload(
+        body = workloads.encode(
             workload,
             self.world.mesh.trust_domain,
             self.world.services_of(workload),

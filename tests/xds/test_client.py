@@ -221,14 +221,14 @@ def test_trusted_roots_are_watched_beside_the_worlds(tmp_path: Path) -> None:
 def test_a_resource_that_is_not_understood_is_refused_the_rest_applied_and_the_problem_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = workloads.encode_workload
+    encode = workloads.encode
 
     def newer(workload: mesh.Workload, *rest: Any) -> Any:
         found = encode(workload, *rest)
         found.workload.tunnel_protocol = 9 if workload.name == "api" else found.workload.tunnel_protocol
         return found
 
-    monkeypatch.setattr(workloads, "encode_workload", newer)
+    monkeypatch.setattr(workloads, "encode", newer)
 
     async def run() -> None:
         async with Replica(WORLD) as replica, Agent(tmp_path, replica.port) as agent:

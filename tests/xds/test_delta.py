@@ -2,131 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ambient.xds import delta, names
+from ambient.xds import delta
 from ambient.xds.delta import BadRequest, Stream
 from ambient.xds.names import ADDRESS, AUTHORIZATION, NOUN
 from ambient.xds.proto import discovery_pb2 as pb
-from ambient.xds.resources import Resource
-from ambient.xds.snapshot import Snapshot
-from tests.model.builders import a_pod, a_service, a_world
 
 from . import wire
-
-THING = "type/thing"  # of no type that the product knows
-
-
-@dataclass(frozen=True)
-class Things:
-    """A state out of names and versions, without aliases."""
-
-    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    revision: str = "r"
-
-    def table(self, type_url: str) -> Mapping[str, Resource]:
-        found = self.tables.get(type_url, {})
-        return {name: Resource(version, element(name, version)) for name, version in found.items()}
-
-    def keys(self, _: str, name: str) -> Iterator[str]:
-        yield name
-
-    def lookup(self, _: str, key: str) -> Iterator[str]:
-        yield key
-
-
-def element(name: str, version: str) -> bytes:
-    return wire.encode({2: {3: name, 1: version}})
-
-
-def things(**versions: str) -> Things:
-    return Things({THING: versions})
-
-
-@dataclass
-class Said:
-    """A response, as a line of a transcript."""
-
-    type_url: str
-    resources: dict[str, str]
-    removed: list[str]
-    more: bool
-    nonce: str
-
-    @property
-    def line(self) -> tuple[dict[str, str], list[str]]:
-        return self.resources, self.removed
-
-
-class Client:
-    """Talks to a stream, remembers what it holds, and acknowledges only when told to."""
-
-    def __init__(self, state: Any, *, pieces: bool = False) -> None:
-        self.stream = Stream(state, "ambient/test")
-        self.state = state
-        self.holds: dict[str, dict[str, str]] = {}
-        self.node = pb.Node(id="n", client_features=[names.MORE] if pieces else [])
-        self.unanswered: list[Said] = []
-
-    def ask(self, *subscribe: str, of: str = THING, drop: Any = (), have: Any = None, **more: Any) -> list[Said]:
-        request = pb.DeltaDiscoveryRequest(
-            node=self.node,
-            type_url=of,
-            resource_names_subscribe=subscribe,
-            resource_names_unsubscribe=drop,
-            initial_resource_versions=have or {},
-            **more,
-        )
-        self.problem = self.stream.receive(request)
-        return self.hear()
-
-    def hear(self) -> list[Said]:
-        found = []
-        for response in self.stream.responses():
-            message = pb.DeltaDiscoveryResponse.FromString(response.body)
-            assert (message.nonce, message.type_url) == (response.nonce, response.type_url)
-            resources = {each.name: each.version for each in message.resources}
-            here = self.holds.setdefault(message.type_url, {})
-            here.update(resources)
-            for name in message.removed_resources:
-                here.pop(name, None)
-            found.append(Said(message.type_url, resources, [*message.removed_resources], message.more, message.nonce))
-        self.unanswered += found
-        return found
-
-    def ack(self, *, error: str = "") -> list[Said]:
-        """Answer all that was said. Returns what is said next."""
-        for said in self.unanswered:
-            request = pb.DeltaDiscoveryRequest(type_url=said.type_url, response_nonce=said.nonce)
-            if error:
-                request.error_detail.message = error
-            self.problem = self.stream.receive(request)
-        self.unanswered = []
-        return self.hear()
-
-    def news(self, state: Things) -> list[Said]:
-        changed = {
-            url: [
-                name
-                for name in {**self.state.tables.get(url, {}), **state.tables.get(url, {})}
-                if self.state.tables.get(url, {}).get(name) != state.tables.get(url, {}).get(name)
-            ]
-            for url in {**self.state.tables, **state.tables}
-        }
-        self.state = state
-        self.stream.publish(state, changed)
-        return self.hear()
-
-
-def lines(said: list[Said]) -> list[tuple[dict[str, str], list[str]]]:
-    return [each.line for each in said]
-
+from .transcripts import THING, Client, Things, lines, things
 
 # --- transcripts
 
@@ -222,66 +111,6 @@ def test_the_node_is_remembered_from_the_first_request() -> None:
     stream.receive(pb.DeltaDiscoveryRequest(type_url=THING, node=pb.Node(id="first")))
     stream.receive(pb.DeltaDiscoveryRequest(type_url=NOUN))
     assert stream.node == "first"
-
-
-# --- by name
-
-
-def test_a_client_that_names_resources_is_told_those() -> None:
-    client = Client(things(a="1", b="1"))
-    assert lines(client.ask("a")) == [({"a": "1"}, [])]
-    client.ack()
-    assert client.news(things(a="1", b="2")) == []
-    assert lines(client.news(things(a="2", b="2"))) == [({"a": "2"}, [])]
-
-
-def test_a_name_that_is_not_there_is_answered_as_gone_and_told_when_it_comes() -> None:
-    client = Client(things())
-    assert lines(client.ask("a")) == [({}, ["a"])]
-    client.ack()
-    assert lines(client.news(things(a="1"))) == [({"a": "1"}, [])]
-    client.ack()
-    assert lines(client.news(things())) == [({}, ["a"])]
-
-
-def test_asking_again_is_answered_again() -> None:
-    client = Client(things(a="1"))
-    client.ask("a")
-    client.ack()
-    assert lines(client.ask("a")) == [({"a": "1"}, [])]
-
-
-def test_what_is_no_longer_wanted_is_no_longer_told() -> None:
-    client = Client(things(a="1", b="1"))
-    client.ask("a", "b")
-    client.news(things(a="2", b="2"))
-    assert client.ask(drop=["a"]) == []
-    assert lines(client.ack()) == [({"b": "2"}, [])]
-    client.ack()
-    assert client.ask(drop=["b"]) == []
-    assert client.news(things(a="3", b="3")) == []
-
-
-def test_everything_can_be_asked_for_and_given_up_later() -> None:
-    client = Client(things(a="1", b="1"))
-    client.ask("a")
-    client.ack()
-    assert lines(client.ask("*")) == [({"a": "1", "b": "1"}, [])]
-    client.ack()
-    assert client.ask(drop=["*"]) == []
-    assert client.news(things(a="1", b="2")) == []
-    assert lines(client.news(things(a="2", b="2"))) == [({"a": "2"}, [])]
-
-
-def test_asking_for_everything_and_giving_it_up_at_once_asks_for_nothing() -> None:
-    client = Client(things(a="1"))
-    assert lines(client.ask("*", drop=["*"])) == [({}, [])]
-    client.ack()
-    assert client.news(things(a="2")) == []
-
-
-def test_a_named_resource_that_is_held_is_not_sent_again_after_a_reconnection() -> None:
-    assert lines(Client(things(a="1", b="1")).ask("a", "b", have={"a": "1"})) == [({"b": "1"}, [])]
 
 
 # --- several types
@@ -434,64 +263,3 @@ def test_whatever_happens_the_client_ends_with_what_it_wants_of_the_newest_state
         expected = {name: version for name, version in table.items() if everything or name in wanted}
         assert {name: held.get(name) for name in expected} == expected
         assert not held.keys() & (wanted | ({*"abcde"} if everything else set())) - table.keys()
-
-
-# --- Address by its aliases
-
-
-POD = a_pod("shop/web-1", "10.1.0.1", labels={"app": "web"})
-UID = "Kubernetes//Pod/shop/web-1"
-SERVICE = "shop/web.shop.svc.cluster.local"
-
-
-class OnDemand:
-    """A client that asks for addresses as it meets them."""
-
-    def __init__(self, *nouns: Any) -> None:
-        self.world = a_world(*nouns)
-        self.snapshot = Snapshot.of(self.world)
-        self.client = Client(self.snapshot)
-
-    def ask(self, *keys: str) -> tuple[set[str], list[str]]:
-        return self._told(self.client.ask(*keys, of=ADDRESS))
-
-    def change(self, *nouns: Any, gone: Any = ()) -> tuple[set[str], list[str]]:
-        self.world = self.world.replace(nouns, gone, revision="2")
-        self.snapshot, changed = self.snapshot.advance(self.world)
-        self.client.stream.publish(self.snapshot, changed)
-        return self._told(self.client.hear())
-
-    def _told(self, said: list[Said]) -> tuple[set[str], list[str]]:
-        assert self.client.ack() == []
-        return {name for each in said for name in each.resources}, [name for each in said for name in each.removed]
-
-
-def test_an_address_asked_for_is_answered_with_its_workload_and_followed() -> None:
-    client = OnDemand(POD, a_pod("shop/other", "10.1.0.2"))
-    assert client.ask("/10.1.0.1") == ({UID}, [])
-    assert client.change(replace(POD, ready=False)) == ({UID}, [])
-    assert client.change(a_pod("shop/other", "10.1.0.3")) == (set(), [])
-    assert client.change(gone=[(type(POD), "shop/web-1")]) == (set(), [UID])
-    assert client.change(a_pod("shop/next", "10.1.0.1")) == ({"Kubernetes//Pod/shop/next"}, [])
-
-
-def test_an_address_of_nobody_is_answered_as_gone_and_told_when_it_is_somebodys() -> None:
-    client = OnDemand()
-    assert client.ask("/10.1.0.1") == (set(), ["/10.1.0.1"])
-    assert client.change(POD) == ({UID}, [])
-
-
-@pytest.mark.parametrize("key", [SERVICE, "/10.96.0.1"], ids=["by its name", "by its address"])
-def test_a_service_asked_for_comes_with_its_workloads_and_those_that_join(key: str) -> None:
-    client = OnDemand(POD, a_service("shop/web", "10.96.0.1"))
-    assert client.ask(key) == ({SERVICE, UID}, [])
-    more = a_pod("shop/web-2", "10.1.0.2", labels={"app": "web"})
-    assert client.change(more) == ({"Kubernetes//Pod/shop/web-2"}, [])
-    assert client.change(replace(more, labels={})) == ({"Kubernetes//Pod/shop/web-2"}, [])
-    assert client.change(replace(more, ready=False, labels={})) == (set(), [])
-
-
-def test_a_service_that_takes_an_address_asked_for_brings_its_workloads() -> None:
-    client = OnDemand(POD, a_service("shop/web"))
-    assert client.ask("/10.96.0.1") == (set(), ["/10.96.0.1"])
-    assert client.change(a_service("shop/web", "10.96.0.1")) == ({SERVICE, UID}, [])

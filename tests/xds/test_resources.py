@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from ambient.model import mesh
 from ambient.model.world import World
 from ambient.sources import directory
-from ambient.xds import names
+from ambient.xds import names, services
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.resources import decode, make
 from ambient.xds.snapshot import Snapshot
-from ambient.xds.workloads import encode_service
 from tests.model.builders import a_pod, a_service, a_world
 
 from . import wire
@@ -59,7 +58,7 @@ def test_equal_nouns_have_equal_versions_whoever_encodes_them_and_others_have_ot
 
 
 def test_an_element_is_a_field_of_the_response_ready_to_be_joined() -> None:
-    made = make(names.ADDRESS, "shop/web.shop.svc.cluster.local", encode_service(a_service("shop/web")), ["/10.0.0.1"])
+    made = make(names.ADDRESS, "shop/web.shop.svc.cluster.local", services.encode(a_service("shop/web")), ["/10.0.0.1"])
     response = wire.decode(wire.encode({5: "nonce"}) + made.element + made.element)
     first, second = wire.messages(response, 2)
     assert first == second
@@ -68,7 +67,7 @@ def test_an_element_is_a_field_of_the_response_ready_to_be_joined() -> None:
     assert wire.texts(first, 4) == ["/10.0.0.1"]
     (any_,) = wire.messages(first, 2)
     assert wire.text(any_, 1) == "type.googleapis.com/istio.workload.Address"
-    assert any_[2] == [encode_service(a_service("shop/web")).SerializeToString(deterministic=True)]
+    assert any_[2] == [services.encode(a_service("shop/web")).SerializeToString(deterministic=True)]
 
 
 def a_resource(type_url: str, name: str, fields: wire.Fields | bytes, inner: str = "") -> pb.Resource:
@@ -141,8 +140,8 @@ def test_fields_that_a_newer_control_plane_added_are_no_harm() -> None:
 
 def test_details_that_do_not_fit_the_message_are_refused() -> None:
     service = replace(a_service("shop/web"), ports=())
-    message = encode_service(service).service
+    message = services.encode(service).service
     message.ports.add(service_port=80)
-    body = type(encode_service(service))(service=message)
+    body = type(services.encode(service))(service=message)
     with pytest.raises(ValueError, match="details do not fit"):
         decode(names.ADDRESS, a_resource(names.ADDRESS, names.of_service(service), body.SerializeToString()))
