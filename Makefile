@@ -15,7 +15,7 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 PYTHON := $(PY)
 PROTOS := $(wildcard ambient/xds/proto/*.proto)
 
-.PHONY: help demo test test-plain test-kernel lint native setup bench clean format
+.PHONY: help demo test test-plain test-kernel lint native setup bench bench-control clean format
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -54,6 +54,9 @@ format: setup
 bench: setup
 	$(PY) -m bench.engine
 	$(PY) -m bench.setsockopt
+
+bench-control: setup
+	$(PY) -m bench.control
 
 native: $(PROTOS:.proto=_pb2.py)
 	@mkdir -p $(NATIVE)

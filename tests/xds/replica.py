@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,10 +16,11 @@ import trustme
 from ambient.model import mesh
 from ambient.model.errors import SourceError
 from ambient.model.world import World
+from ambient.xds.caller import Caller, Metadata, Unauthenticated
 from ambient.xds.channel import Keepalive
 from ambient.xds.client import Client, NodeName, Patience
 from ambient.xds.dial import ControlPlane
-from ambient.xds.server import DiscoveryServer, Unauthenticated, grpc_server
+from ambient.xds.server import DiscoveryServer, grpc_server
 
 NAME = "ambient-control.ambient-system.svc"
 TOKEN = "the agent's token"
@@ -64,10 +64,10 @@ async def listening(*handlers: grpc.GenericRpcHandler, port: int = 0) -> AsyncIt
         await server.stop(0)
 
 
-async def by_token(metadata: Any) -> str:
-    if metadata.get("authorization") != f"Bearer {TOKEN}":
-        raise Unauthenticated("no token that is known here")
-    return "the agent"
+async def by_token(metadata: Metadata) -> Caller:
+    if dict(metadata).get("authorization") != f"Bearer {TOKEN}":
+        raise Unauthenticated("no_token", "no token that is known here")
+    return Caller(namespace="ambient-system", service_account="ambient-agent", pod="agent", pod_uid="u", node="n1")
 
 
 class Replica:

@@ -1,0 +1,57 @@
+"""python -m bench.control.served PODS FOLDER: a control plane that serves a made-up World and changes it when told to.
+
+Writes FOLDER/roots.pem. Prints one JSON line when it serves and one for each change that a line on its input, "pod" or
+"policy", asks for. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import trustme
+import uvloop
+
+from ambient.xds.server import DiscoveryServer, grpc_server
+from bench.control import worlds
+
+NAME = "ambient-control.bench"
+
+
+async def main(pods: int, folder: Path) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert(NAME)
+    authority.cert_pem.write_to_path(str(folder / "roots.pem"))
+    world = worlds.world(pods)
+    begun = time.monotonic()
+    discovery = DiscoveryServer(_anybody, "bench")
+    discovery.publish(world)
+    server = grpc_server([discovery.handler])
+    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    await server.start()
+    _say({"port": port, "ready_s": time.monotonic() - begun})
+    number = 0
+    while kind := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        world = worlds.change(world, kind, number)
+        number += 1
+        begun = time.monotonic()
+        discovery.publish(world)
+        _say({"revision": world.revision, "at": begun})
+    await server.stop(0)
+
+
+async def _anybody(_: object) -> None:
+    """Who is asking is not what is measured."""
+
+
+def _say(what: dict[str, object]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), Path(sys.argv[2])))
