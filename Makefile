@@ -1,6 +1,9 @@
 # make demo   the mesh on this machine, its claims proven on one screen
 # make test   every test: plain (no root) and kernel (root, network namespaces, eBPF)
-# Both install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
+# make test-cluster   tests on a real Kubernetes of two nodes on this machine (root); the first time builds Kubernetes
+# make kube-up, make kube-down   that Kubernetes, to try things on
+# make image   the image of agent and control plane: build/image/ambient.tar, an OCI archive
+# All install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -10,6 +13,7 @@ PY     := $(VENV)/bin/python
 NATIVE := ambient/native
 STAMPS := build/stamps
 PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
+KUBE_PACKAGES := $(shell sed 's/\#.*//' hack/kube-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
 PYTHON := $(PY)
@@ -26,13 +30,36 @@ demo: setup
 test: setup lint test-plain test-kernel test-engine-sanitized
 
 test-plain: setup
-	$(PYTEST) -m "not kernel"
+	$(PYTEST) -m "not kernel and not cluster"
 
 # A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py). These tests have real
 # deadlines on machines that others use too: one that fails is run again, and pytest's summary counts it as rerun.
 test-kernel: setup
 	@[ "$$(id -u)" = 0 ] || { echo "make test-kernel: the kernel lane needs root" >&2; exit 1; }
 	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel --reruns 2
+
+# The cluster is one session's: brought up once, ended in any case. `make kube-down` after a session that was killed.
+.PHONY: test-cluster
+test-cluster: kube-components image test-image
+	@[ "$$(id -u)" = 0 ] || { echo "make test-cluster: the cluster lane needs root" >&2; exit 1; }
+	AMBIENT_NO_SKIP=1 $(PYTEST) -m cluster
+
+.PHONY: kube-components kube-up kube-down
+kube-components: setup $(STAMPS)/kube
+	$(PY) -m hack.kube build
+
+kube-up: kube-components image test-image
+	$(PY) -m hack.kube up build/image/*.tar
+
+kube-down: setup
+	$(PY) -m hack.kube down
+
+.PHONY: image test-image
+image: $(STAMPS)/kube
+	hack/image/build.sh ambient Dockerfile .
+
+test-image: $(STAMPS)/kube
+	hack/image/build.sh ambient-test-app tests/cluster/app/Dockerfile tests
 
 .PHONY: test-engine-sanitized
 test-engine-sanitized: setup
@@ -43,13 +70,13 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'hack/*.c')
 	shellcheck $$(git ls-files '*.sh') .ci/run
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]')
+	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'hack/*.c')
 
 bench: setup
 	$(PY) -m bench.engine
@@ -74,6 +101,10 @@ setup: $(STAMPS)/debian $(STAMPS)/venv
 $(STAMPS)/debian: hack/debian-packages.txt hack/install-packages.sh
 	@mkdir -p $(@D)
 	bash hack/install-packages.sh $(PACKAGES)
+	@touch $@
+
+$(STAMPS)/kube: hack/kube-packages.txt hack/install-packages.sh $(STAMPS)/debian
+	bash hack/install-packages.sh $(KUBE_PACKAGES)
 	@touch $@
 
 # An editable install: the package is this folder, its compiled parts come from `native`.

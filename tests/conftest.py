@@ -1,4 +1,4 @@
-"""Rules for every lane: a kernel test needs root; where AMBIENT_NO_SKIP is set, a skipped test is a failure."""
+"""Rules for every lane: kernel and cluster tests need root; with AMBIENT_NO_SKIP set, a skipped test is a failure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return
     for item in items:
-        if item.get_closest_marker("kernel"):
-            item.add_marker(pytest.mark.skip(reason="the kernel lane needs root"))
+        for lane in ("kernel", "cluster"):
+            if item.get_closest_marker(lane):
+                item.add_marker(pytest.mark.skip(reason=f"the {lane} lane needs root"))
 
 
 @pytest.hookimpl(wrapper=True)

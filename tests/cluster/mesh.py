@@ -1,0 +1,48 @@
+"""The mesh on the cluster, installed as users do it: `kubectl apply` of the one file, with this checkout's image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+
+from hack.kube import Cluster
+from tests.cluster.manifests import AMBIENT_IMAGE, Manifest
+
+NAMESPACE = "ambient-system"
+ROLLED_OUT_S = 120
+
+
+def with_image(manifests: list[Manifest], image: str) -> list[Manifest]:
+    """The same objects, their pods of this image, which no registry has."""
+    for manifest in manifests:
+        pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
+        for container in [*pod.get("initContainers", ()), *pod.get("containers", ())]:
+            container |= {"image": image, "imagePullPolicy": "Never"}
+    return manifests
+
+
+class Mesh:
+    """Installed in the `with` block; gone, and awaited to be, after it."""
+
+    def __init__(self, cluster: Cluster, file: Path) -> None:
+        self._cluster = cluster
+        text = file.read_text()
+        self._manifests = with_image([body for body in yaml.safe_load_all(text) if body], AMBIENT_IMAGE)
+
+    def __enter__(self) -> Self:
+        self._cluster.apply(self._manifests)
+        self.await_rollout()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._cluster.delete(self._manifests)
+
+    def await_rollout(self) -> None:
+        """Return when every Deployment and DaemonSet of the mesh runs what it says."""
+        for found in self._cluster.get("deployments,daemonsets", "--namespace", NAMESPACE)["items"]:
+            name = f"{found['kind'].lower()}/{found['metadata']['name']}"
+            within = f"--timeout={ROLLED_OUT_S}s"
+            self._cluster.kubectl("--namespace", NAMESPACE, "rollout", "status", within, name)
