@@ -159,12 +159,17 @@ class RunningNode:
 
         service.start(command, enter=self.entrance(), prepare=become)
 
+    @property
+    def init(self) -> int:
+        """The node's first process: the machine's number of it. Raises ClusterError when the node is not up."""
+        found = next((pid for pid in self._init.pids() if _is_first(pid)), None)
+        if found is None:
+            raise ClusterError(f"{self.node.name} is not up")
+        return found
+
     def entrance(self) -> list[str]:
         """The words before a command that is to run on this node. Raises ClusterError when the node is not up."""
-        init = next((pid for pid in self._init.pids() if _is_first(pid)), None)
-        if init is None:
-            raise ClusterError(f"{self.node.name} is not up")
-        return ["nsenter", f"--target={init}", "--net", "--mount", "--pid", "--uts", "--cgroup", "--"]
+        return ["nsenter", f"--target={self.init}", "--net", "--mount", "--pid", "--uts", "--cgroup", "--"]
 
     def run(self, command: Sequence[str], *, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command on the node, to its end. Raises ClusterError when it fails, unless told not to check."""

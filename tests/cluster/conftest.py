@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -28,15 +29,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(240))  # what takes seconds alone may wait for a loaded machine
+    items.sort(key=lambda item: "bare_machine" in getattr(item, "fixturenames", ()), reverse=True)  # stable
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Two nodes, Ready, with the images. Whatever a killed session left is removed first."""
+def programs() -> None:
+    """Kubernetes' programs are built."""
     try:
         components.built()
     except ClusterError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def bare_machine(programs: None) -> Iterator[None]:  # noqa: ARG001 - it takes them to make a cluster
+    """There is no cluster before and none after the test. Tests that ask for this run before the session has one."""
+    down()
+    yield
+    down()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, programs: None) -> Iterator[Cluster]:  # noqa: ARG001 - skips without
+    """Two nodes, Ready, with the images. Whatever a killed session left is removed first."""
     if missing := [str(image) for image in IMAGES if not image.exists()]:
         pytest.skip(f"{' and '.join(missing)} is not there: make image test-image")
     down()
@@ -66,9 +81,9 @@ def keep_logs(cluster: Cluster) -> None:
 def kill_some(cluster: Cluster) -> None:
     """`down` owes nothing to whom it ends: kill -9 a runtime, a whole node's first process and etcd before."""
     one, two, *_ = cluster.nodes.values()
-    for pid in [*one.containerd.pids(), *cluster.control_plane.etcd.pids()]:
-        os.kill(pid, signal.SIGKILL)
-    two.run(["sh", "-c", "kill -9 -1"])
+    with contextlib.suppress(ClusterError):  # what did not come up cannot be killed
+        for pid in [*one.containerd.pids(), *cluster.control_plane.etcd.pids(), two.init]:
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
