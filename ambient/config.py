@@ -35,10 +35,22 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """The control plane, as an agent finds it."""
+
+    targets: tuple[str, ...]  # HOST:PORT; every address of every host is tried
+    server_name: str  # a DNS name that its certificate must hold
+    roots: Path  # PEM: a mounted ConfigMap
+    token: Path  # a projected ServiceAccount token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     node: str  # this node's name, as pods' spec.nodeName has it
-    source: Path  # a directory of Kubernetes manifests
-    ca_dir: Path  # where the embedded CA keeps its root; shared by the agents of one mesh
+    source: Path | None = None  # a directory of Kubernetes manifests ...
+    ca_dir: Path | None = None  # ... and where the embedded CA keeps its root; shared by the agents of one mesh
+    control: Upstream | None = None  # instead of both
+    own_engine: bool = True  # start an engine where there is none; else wait for somebody to
     cgroup: Path  # connect hooks attach here; the pods' cgroups are below
     bpffs: Path = Path("/sys/fs/bpf")  # a mounted bpffs; links and maps are pinned below it
     run_dir: Path = Path("/run/ambient")  # admin and engine sockets

@@ -82,6 +82,9 @@ class Enrolment:
         log.debug("certificate for %s", identity)
         self._issued.set()
 
+    def captured(self) -> list[Workload]:
+        return [captured.workload for captured in self._captured.values()]
+
     def is_captured(self, key: str) -> bool:
         return key in self._captured
 

@@ -22,11 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ambient import config
+from ambient.agent import upstream
 from ambient.agent.admin import Admin
 from ambient.agent.enrolment import Enrolment
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
-from ambient.capture import host
+from ambient.capture import cgroups, host
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
@@ -34,7 +35,6 @@ from ambient.dataplane.engine import Engine, Superseded
 from ambient.dataplane.pods import LocalPods, context_id
 from ambient.dataplane.proxy import Proxy
 from ambient.dataplane.wire import Message
-from ambient.identity.ca import EmbeddedCA
 from ambient.identity.ca_dir import CaUnusable
 from ambient.identity.store import CertificateStore
 from ambient.identity.svid import Svid
@@ -44,7 +44,6 @@ from ambient.observe.admin import AdminServer
 from ambient.observe.http import HttpServer
 from ambient.observe.journal import Journal
 from ambient.observe.metrics import Metrics
-from ambient.sources import directory
 
 T = TypeVar("T")
 CANNOT_GO_ON = (CaUnusable, CaptureError, process.EngineFailed, OSError)  # their texts say what to do
@@ -77,11 +76,12 @@ class Agent:
         self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
 
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._upstream = upstream.of(settings)
         self.metrics = Metrics()
         self.journal = Journal(sys.stdout.fileno())
         self.pods = LocalPods()
         self.store = CertificateStore(
-            EmbeddedCA.open(settings.ca_dir, settings.mesh.trust_domain),
+            self._upstream.issuer,
             lifetime=datetime.timedelta(hours=settings.certificate_hours),
             on_change=self._certificate,
         )
@@ -93,12 +93,10 @@ class Agent:
             clock=time.monotonic,
             rng=random.Random(),
         )
-        self._engine_cgroup = process.cgroup_for_engine(config.own_cgroup(config.cgroup2_root()), settings.cgroup)
         self.engine = Engine(
             settings.run_dir,
-            settings.engine_threads,
-            self._engine_cgroup,
             abi.Settings(**dataclasses.asdict(settings.engine), flags=FLAGS),
+            bring=self._bring_engine,
             stash=settings.stash,
             make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
             on_message=self.proxy.on_message,
@@ -114,7 +112,7 @@ class Agent:
         self.capture = await self.in_order(
             lambda: Capture.open(self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic()))
         )
-        await self.in_order(lambda: self.capture.exempt(self._engine_cgroup))
+        await self._exempt_engine()
         if rows.messages:
             self.metrics.engine_started()  # by an earlier agent: what dies from now on is a restart
         else:
@@ -145,6 +143,7 @@ class Agent:
                     "certificates": self.store.run(),
                     "engine": self.engine.run(),
                     "source": self._watch(),
+                    **self._upstream.jobs(),
                     "converge": self._converge(),
                     "tick": self._tick(),
                     "stop": self._stopped(),
@@ -188,7 +187,7 @@ class Agent:
 
     async def _watch(self) -> None:
         """The source's Worlds, newest wins; its errors are kept beside the last good one."""
-        async for item in directory.watch(self.settings.source, self.settings.mesh):
+        async for item in self._upstream.watch():
             if isinstance(item, World):
                 self.source_errors = []
                 self._next = item
@@ -210,6 +209,7 @@ class Agent:
             self.proxy.revise(self.proxy.decisions.touched(changes.touched()))
             await self.enrolment.converge(world)
             self._listen()
+            self._tell()
             try:
                 await self.engine.barrier()
             except TimeoutError:  # not converged: what was sent waits in its socket, and is asked after again
@@ -224,6 +224,9 @@ class Agent:
         found = host.addresses()
         self.capture.know_node(found)
         return found
+
+    def _tell(self) -> None:
+        self._upstream.tell(self.enrolment.captured(), self.enrolment.failures, self.world.workloads)
 
     def _listen(self) -> None:
         """The first World is there: judge what an earlier agent allowed, then be asked."""
@@ -258,10 +261,28 @@ class Agent:
 
     # What others call
 
+    async def _bring_engine(self) -> None:
+        """One of our own, or, where somebody else starts them, the next one."""
+        settings = self.settings
+        if settings.own_engine:
+            own = config.own_cgroup(config.cgroup2_root())
+            await process.start(
+                settings.run_dir, settings.engine_threads, process.cgroup_for_engine(own, settings.cgroup)
+            )
+        else:
+            await process.appear(settings.run_dir)
+
+    async def _exempt_engine(self) -> None:
+        """The engine's own dials are not captured; each one may have a cgroup of its own."""
+        tree = cgroups.root()
+        cgroup = await self.in_order(lambda: cgroups.of(self.engine.pid, tree))
+        await self.in_order(lambda: self.capture.exempt(cgroup))
+
     async def _engine_started(self) -> None:
         """A new engine carries nothing yet: what its predecessor told apps about their clients is void."""
         self.metrics.engine_started()
         if self.revision:
+            await self._exempt_engine()
             await self.in_order(self.capture.clear_clients)
 
     def _certificate(self, svid: Svid) -> None:

@@ -32,6 +32,14 @@ def below(cgroup: Path) -> Iterator[Path]:
         yield Path(place)
 
 
+def of(pid: int, tree: Path) -> Path:
+    """The cgroup of a process, at or below `tree`; /proc would name it as seen from our own cgroup namespace."""
+    for cgroup in below(tree):
+        if pid in processes(cgroup):
+            return cgroup
+    raise CaptureError(f"process {pid} is in no cgroup at or below {tree}: is that the host's cgroup v2 tree?")
+
+
 def processes(cgroup: Path) -> list[int]:
     """Processes directly in it; none when it has just vanished."""
     try:

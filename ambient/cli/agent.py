@@ -14,14 +14,34 @@ from ambient import config
 from ambient.cli.errors import Failure, Lacking
 from ambient.model.mesh import MeshConfig, OutboundMode
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
 @click.option("--node", default=config.node_name, show_default="the host's name", help="This node's name.")
-@click.option("--source", type=EXISTING, required=True, help="Directory of Kubernetes manifests; changes are followed.")
-@click.option("--ca-dir", type=FOLDER, required=True, help="The embedded CA's directory, made on first use.")
+@click.option("--source", type=EXISTING, help="Directory of Kubernetes manifests; changes are followed.")
+@click.option("--ca-dir", type=FOLDER, help="With --source: the embedded CA's directory, made on first use.")
+@click.option("--control", multiple=True, metavar="HOST:PORT", help="The control plane, instead of both.")
+@click.option(
+    "--control-name",
+    default="ambient-control.ambient-system.svc",
+    help="The DNS name in the control plane's certificate.",
+)
+@click.option(
+    "--control-roots",
+    type=FILE,
+    default=Path("/var/run/secrets/ambient/root/roots.pem"),
+    help="Whose certificates the control plane may have; PEM.",
+)
+@click.option(
+    "--control-token",
+    type=FILE,
+    default=Path("/var/run/secrets/ambient/token/token"),
+    help="This pod's ServiceAccount token for the control plane.",
+)
+@click.option("--engine", type=click.Choice(["start", "wait"]), default="start", help="Where there is no engine.")
 @click.option("--cgroup", type=EXISTING, help="The cgroup v2 directory whose pods are captured.  [default: its root]")
 @click.option("--bpffs", type=EXISTING, default=Path("/sys/fs/bpf"), help="A mounted bpffs for pins.")
 @click.option("--run-dir", type=FOLDER, default=Path("/run/ambient"), help="Admin and engine sockets.")
@@ -45,8 +65,13 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def agent(
     node: str,
-    source: Path,
-    ca_dir: Path,
+    source: Path | None,
+    ca_dir: Path | None,
+    control: tuple[str, ...],
+    control_name: str,
+    control_roots: Path,
+    control_token: Path,
+    engine: str,
     cgroup: Path | None,
     bpffs: Path,
     run_dir: Path,
@@ -64,6 +89,8 @@ def agent(
     Access records go to stdout, one JSON object a line; the log goes to stderr. Ends with 0 after SIGTERM or when
     another agent took over, with 1 and a reason when it cannot go on. Its engine, and every connection, live on.
     """
+    if bool(control) == bool(source) or bool(source) != bool(ca_dir):
+        raise click.UsageError("say where the configuration comes from: either --source and --ca-dir, or --control")
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -77,6 +104,10 @@ def agent(
         node=node,
         source=source,
         ca_dir=ca_dir,
+        control=config.Upstream(targets=control, server_name=control_name, roots=control_roots, token=control_token)
+        if control
+        else None,
+        own_engine=engine == "start",
         cgroup=cgroup or root_cgroup,
         bpffs=bpffs,
         run_dir=run_dir,

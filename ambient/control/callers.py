@@ -190,11 +190,8 @@ class Callers:
 
 def _bearer(metadata: Metadata) -> str:
     """The token; empty if there is none."""
-    for key, value in metadata:
-        if key.lower() == "authorization":
-            scheme, _, token = str(value).partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else ""
-    return ""
+    scheme, _, token = metadata.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _refuse(reason: str, text: str) -> NoReturn:

@@ -53,23 +53,23 @@ class Engine:
     def __init__(
         self,
         run_dir: Path,
-        threads: int,
-        cgroup: Path,
         settings: abi.Settings,
         *,
+        bring: Callable[[], Awaitable[object]],
         stash: int,
         make_sockets: Callable[[int, int], Awaitable[list[socket.socket]]],
         on_message: Callable[[Link, Message], None],
         on_idle: Callable[[int], None],
         on_started: Callable[[], Awaitable[None]],
     ) -> None:
-        """`make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_idle(cookie)`: one that left serves no more.
+        """`bring()`: returns when there is an engine again. `make_sockets(cookie, n)`: fresh sockets of a pod's netns.
 
+        `on_idle(cookie)`: one that left serves no more.
         `on_started`: a new engine runs; one that was found does not count.
         """
         self.pid = 0
         self.start_at = 0
-        self._run_dir, self._threads, self._cgroup = run_dir, threads, cgroup
+        self._run_dir, self._bring = run_dir, bring
         self._settings, self._stash, self._make_sockets = settings, stash, make_sockets
         self._on_message, self._on_idle, self._on_started = on_message, on_idle, on_started
         self._clients_map: int | None = None
@@ -148,7 +148,7 @@ class Engine:
         """Attach to the running engine, or start one. Returns its inventory. Raises process.EngineFailed."""
         found = await self._connect()
         if not found:
-            await process.start(self._run_dir, self._threads, self._cgroup)
+            await self._bring()
             if not await self._connect():
                 raise process.EngineFailed(f"the engine just started in {self._run_dir} does not answer")
             log.info("engine %d started", self.pid)

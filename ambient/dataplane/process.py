@@ -6,12 +6,19 @@ The engine outlives the agent that started it; nothing here ends it except stop(
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
+import watchfiles
+
 BINARY = Path(__file__).parent.parent / "native" / "ambient-engine"
+LOOK_AGAIN_MS = 1_000  # for a socket that is there already and only begins to be listened on
+log = logging.getLogger(__name__)
 _START_TIMEOUT = 5.0  # seconds; it takes some 20 ms, a loaded machine ten times that
 
 
@@ -62,6 +69,25 @@ def _spawn(command: list[str], keep: int, cgroup: Path) -> subprocess.Popen[byte
     child = subprocess.Popen(command, pass_fds=(keep,), stdin=subprocess.DEVNULL, start_new_session=True)
     (cgroup / "cgroup.procs").write_text(str(child.pid))
     return child
+
+
+async def appear(run_dir: Path) -> None:
+    """Return when an engine that somebody else starts is there."""
+    log.info("waiting for an engine in %s", run_dir)
+    changes = watchfiles.awatch(run_dir, watch_filter=None, rust_timeout=LOOK_AGAIN_MS, yield_on_timeout=True)
+    async with contextlib.aclosing(changes):
+        while not await asyncio.to_thread(_answers, run_dir / "engine.0.sock"):
+            await anext(changes)
+
+
+def _answers(path: Path) -> bool:
+    """It binds the sockets of all its workers at once."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(os.fspath(path))
+        except OSError:
+            return False
+        return True
 
 
 async def _first_byte(fd: int) -> bool:

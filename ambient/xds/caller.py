@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 
-Metadata = Sequence[tuple[str, str | bytes]]
+Metadata = Mapping[str, str]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -44,8 +44,9 @@ Authenticate = Callable[[Metadata], Awaitable[Caller]]  # raises Unauthenticated
 
 async def admit(context: Context, authenticate: Authenticate) -> Caller:
     """The caller of an RPC; ends the RPC if there is none."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     try:
-        return await authenticate(tuple(context.invocation_metadata() or ()))
+        return await authenticate(metadata)
     except Unauthenticated as error:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
     except CannotAuthenticate as error:

@@ -7,18 +7,15 @@ else renews.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
 
+from ambient.xds.calls import CallFailed
 from ambient.xds.trust import NoRoots, Trust
-
-Request = TypeVar("Request")
-Response = TypeVar("Response")
 
 DEADLINE_S = 10.0  # for a short call, waiting for a connection included
 GRACE_S = 30.0  # for calls under way when the roots change: a stream ends then, and comes back over the new ones
@@ -31,10 +28,6 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 5_000),  # after an outage nobody waits longer
     ("grpc.enable_retries", 0),  # whoever calls knows better what may be repeated
 )
-
-
-class CallFailed(Exception):
-    """The control plane did not do what was asked. The text says what was tried, what it said and what to look at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,25 +74,19 @@ class Control:
             ) from error
         return (("authorization", f"Bearer {token}"),)
 
-    async def call(
-        self,
-        method: str,
-        request: Request,
-        serialize: Callable[[Request], bytes],
-        parse: Callable[[bytes], Response],
-        *,
-        deadline: float = DEADLINE_S,
-    ) -> Response:
-        """One short call that may safely be repeated; it is, if the connection fails. Raises CallFailed."""
+    async def call(self, method: str, request: bytes, *, deadline: float = DEADLINE_S) -> bytes:
+        """See calls.Call: it is made again while there is time, if the connection fails."""
         ends = asyncio.get_running_loop().time() + deadline
         while True:
             channel = self.channel()
-            stub = channel.unary_unary(method, request_serializer=serialize, response_deserializer=parse)
+            stub: Any = channel.unary_unary(method)
             left = ends - asyncio.get_running_loop().time()
             try:
-                return await stub(request, timeout=max(left, 0.001), metadata=self.metadata())
+                answer: bytes = await stub(request, timeout=max(left, 0.001), metadata=self.metadata())
             except grpc.aio.AioRpcError as error:
                 failed = error
+            else:
+                return answer
             if failed.code() is not grpc.StatusCode.UNAVAILABLE or not await _reconnected(channel, ends):
                 raise CallFailed(self._explain(method, failed)) from failed
 

@@ -13,7 +13,9 @@ import logging
 import random
 from dataclasses import dataclass
 
-from ambient.xds.control import CallFailed, Control
+from google.protobuf.message import DecodeError
+
+from ambient.xds.calls import Call, CallFailed
 from ambient.xds.proto import nodes_pb2 as pb
 from ambient.xds.retry import pause
 
@@ -51,8 +53,8 @@ class Report:
 class Reporter:
     """The agent's side: tell() at any time, run() sees to it that the control plane knows."""
 
-    def __init__(self, control: Control, *, rng: random.Random | None = None) -> None:
-        self._control = control
+    def __init__(self, call: Call, *, rng: random.Random | None = None) -> None:
+        self._call = call
         self._rng = rng or random.Random()
         self._news = asyncio.Event()
         self._report: Report | None = None
@@ -73,7 +75,7 @@ class Reporter:
             self._news.clear()
             try:
                 self.error = await self._send(self._report or Report())
-            except CallFailed as error:
+            except (CallFailed, DecodeError) as error:
                 self.error = str(error)
             if self.error:
                 self._failures += 1
@@ -87,18 +89,14 @@ class Reporter:
                     await self._news.wait()
 
     async def _send(self, report: Report) -> str:
-        response = await self._control.call(
-            f"/{SERVICE}/Report",
-            pb.NodeReport(
-                captured=[to_wire(pod) for pod in sorted(report.captured)],
-                failures=[
-                    pb.CaptureFailure(pod=to_wire(each.pod), reason=each.reason, message=each.message)
-                    for each in report.failures
-                ],
-            ),
-            pb.NodeReport.SerializeToString,
-            pb.NodeReportResponse.FromString,
+        request = pb.NodeReport(
+            captured=[to_wire(pod) for pod in sorted(report.captured)],
+            failures=[
+                pb.CaptureFailure(pod=to_wire(each.pod), reason=each.reason, message=each.message)
+                for each in report.failures
+            ],
         )
+        response = pb.NodeReportResponse.FromString(await self._call(f"/{SERVICE}/Report", request.SerializeToString()))
         unknown = sorted(from_wire(each) for each in response.unknown)
         if not unknown:
             return ""

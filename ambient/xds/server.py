@@ -101,13 +101,16 @@ class DiscoveryServer:
             served.news.set()
             await asyncio.sleep(spread_s / len(streams))
 
-    async def _serve(self, _: object, context: Context) -> None:
-        """One stream, to its end."""
+    async def _counted(self, metadata: callers.Metadata) -> callers.Caller:
         try:
-            caller = await callers.admit(context, self._authenticate)
-        except grpc.aio.AbortError:
+            return await self._authenticate(metadata)
+        except callers.Unauthenticated:
             self.counts.refused += 1
             raise
+
+    async def _serve(self, _: object, context: Context) -> None:
+        """One stream, to its end."""
+        caller = await callers.admit(context, self._counted)
         if self._leaving or self._snapshot is None:
             why = "is leaving" if self._leaving else "has no World yet"
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._identifier} {why}: connect to another replica")

@@ -58,8 +58,8 @@ class Desk:
             self.server.api(), accounts=["ambient-system/ambient-agent"], world=lambda: self.world, now=virtual.now
         )
 
-    async def admit(self, token: str = "", header: str = "authorization") -> Caller:
-        return await self.callers.authenticate([("x", "y"), (header, f"Bearer {token or a_token()}")])
+    async def admit(self, token: str = "") -> Caller:
+        return await self.callers.authenticate({"x": "y", "authorization": f"Bearer {token or a_token()}"})
 
     async def refusal(self, token: str = "") -> Unauthenticated:
         with pytest.raises(Unauthenticated) as refused:
@@ -152,8 +152,8 @@ def test_a_caller_whose_node_nobody_knows_is_refused() -> None:
     at_the_desk(test)
 
 
-@pytest.mark.parametrize("metadata", [[], [("authorization", "Basic dTpw")], [("authorization", "Bearer")]])
-def test_no_token_is_no_caller(metadata: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("metadata", [{}, {"authorization": "Basic dTpw"}, {"authorization": "Bearer"}])
+def test_no_token_is_no_caller(metadata: dict[str, str]) -> None:
     async def test(desk: Desk) -> None:
         with pytest.raises(Unauthenticated, match="no token was sent"):
             await desk.callers.authenticate(metadata)

@@ -75,9 +75,8 @@ async def engine_with(worker: Worker, run_dir: Path) -> AsyncIterator[Engine]:
     serving = asyncio.create_task(worker.serve())
     engine = Engine(
         run_dir,
-        1,
-        run_dir,
         abi.Settings(answer_ms=5),
+        bring=nothing,
         stash=0,
         make_sockets=nothing,
         on_message=lambda *_: None,

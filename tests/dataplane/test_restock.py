@@ -41,9 +41,8 @@ def an_engine(folder: Path) -> Engine:
     nobody: Callable[..., None] = lambda *_: None  # noqa: E731 - nothing is said or gets idle here
     return Engine(
         folder,
-        1,
-        folder,
         abi.Settings(),
+        bring=started,
         stash=32,
         make_sockets=_sockets,
         on_message=nobody,

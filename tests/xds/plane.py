@@ -87,9 +87,8 @@ class Plane:
     async def authenticate(self, metadata: Metadata) -> Caller:
         if self.undecided:
             raise CannotAuthenticate("nobody to ask")
-        for key, value in metadata:
-            if key == "authorization" and (known := self.callers.get(str(value).removeprefix("Bearer "))):
-                return known
+        if known := self.callers.get(metadata.get("authorization", "").removeprefix("Bearer ")):
+            return known
         raise Unauthenticated("token_refused", "the token is nobody's")
 
     def _sign(self, request: SigningRequest, lifetime: timedelta) -> Issued:
@@ -115,7 +114,7 @@ class Agent:
         self.trust = Trust(self.roots_file)
         settings = Settings(target=f"127.0.0.1:{plane.port}", token_file=self.token_file, server_name=SERVER_NAME)
         self.control = Control(settings, self.trust)
-        self.issuer = ControlIssuer(self.control, self.trust)
+        self.issuer = ControlIssuer(self.control.call, self.trust)
         self.rng = random.Random(7)
 
 

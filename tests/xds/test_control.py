@@ -13,8 +13,10 @@ from ambient.identity import roots, svid
 from ambient.identity.issuer import Issued, IssuingFailed
 from ambient.model.mesh import Identity
 from ambient.xds import nodes
-from ambient.xds.control import CallFailed, Settings
-from ambient.xds.proto import nodes_pb2 as pb
+from ambient.xds.ca_client import ControlIssuer
+from ambient.xds.calls import CallFailed
+from ambient.xds.control import Settings
+from ambient.xds.trust import Trust
 
 from . import plane as planes
 from .plane import Agent, Plane, an_agent, running
@@ -36,13 +38,7 @@ async def issue(agent: Agent) -> Issued:
 
 async def call(agent: Agent, *, deadline: float) -> None:
     """Any short call."""
-    await agent.control.call(
-        f"/{nodes.SERVICE}/Report",
-        pb.NodeReport(),
-        pb.NodeReport.SerializeToString,
-        pb.NodeReportResponse.FromString,
-        deadline=deadline,
-    )
+    await agent.control.call(f"/{nodes.SERVICE}/Report", b"", deadline=deadline)
 
 
 def test_the_token_is_read_for_each_call(tmp_path: Path) -> None:
@@ -190,3 +186,12 @@ def test_roots_come_from_the_file_until_the_control_plane_tells(tmp_path: Path) 
         await bundles.aclose()
 
     with_agent(tmp_path, test)
+
+
+def test_an_answer_that_is_no_message_is_no_certificate(tmp_path: Path) -> None:
+    async def garbage(_method: str, _request: bytes) -> bytes:
+        return b"\xff"
+
+    issuer = ControlIssuer(garbage, Trust(tmp_path / "roots.pem"))
+    with pytest.raises(IssuingFailed, match="no certificate for spiffe"):
+        asyncio.run(issuer.issue(svid.request(WEB)[1], WEB, planes.DAY))

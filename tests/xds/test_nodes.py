@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from ambient.xds import nodes
-from ambient.xds.control import CallFailed
+from ambient.xds.calls import CallFailed
 from ambient.xds.nodes import Failure, PodRef, Report, Reporter
 from ambient.xds.proto import nodes_pb2 as pb
 
@@ -24,7 +24,7 @@ REPORT = Report(captured=frozenset([WEB]), failures=(Failure(API, "NoNetns", "it
 
 @contextlib.asynccontextmanager
 async def reporting(agent: Agent) -> AsyncIterator[Reporter]:
-    reporter = Reporter(agent.control, rng=agent.rng)
+    reporter = Reporter(agent.control.call, rng=agent.rng)
     task = asyncio.create_task(reporter.run(), name="reporter under test")
     try:
         yield reporter
@@ -112,9 +112,7 @@ def test_pods_the_control_plane_has_not_heard_of_are_said_again(tmp_path: Path) 
 
 
 async def send(agent: Agent, report: pb.NodeReport) -> None:
-    await agent.control.call(
-        f"/{nodes.SERVICE}/Report", report, pb.NodeReport.SerializeToString, pb.NodeReportResponse.FromString
-    )
+    await agent.control.call(f"/{nodes.SERVICE}/Report", report.SerializeToString())
 
 
 def test_a_report_beyond_any_node_is_refused(tmp_path: Path) -> None:
