@@ -7,15 +7,13 @@ costs one bounded connection and nobody's time; one that has shut down its sendi
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ambient.observe.bound import Bound
 from ambient.observe.client import NoAnswer, Refused, Unreachable, call
 
 __all__ = ["AdminServer", "Handler", "NoAnswer", "Refused", "Unreachable", "call"]
@@ -39,18 +37,16 @@ class AdminServer:
         self._idle_s = idle_s
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
-        self._inode: tuple[int, int] | None = None
+        self._bound: Bound | None = None
 
     async def start(self) -> None:
         """Replaces the socket a dead agent left. Raises OSError where a living one answers."""
-        listener = _listen(self._path)
-        found = self._path.stat()
-        self._inode = (found.st_dev, found.st_ino)
-        self._server = await asyncio.start_unix_server(self._client, sock=listener, limit=LINE_MAX)
+        self._bound = Bound(self._path, CLIENTS_MAX)
+        self._server = await asyncio.start_unix_server(self._client, sock=self._bound.sock, limit=LINE_MAX)
 
     async def close(self) -> None:
         """Ends every client's connection and removes the socket, unless another agent has put its own there."""
-        if self._server is None:
+        if self._server is None or self._bound is None:
             return
         self._server.close()
         for client in self._clients:
@@ -58,12 +54,7 @@ class AdminServer:
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return
-        if (found.st_dev, found.st_ino) == self._inode:
-            self._path.unlink()
+        self._bound.close()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -122,34 +113,3 @@ async def _send(writer: asyncio.StreamWriter, answer: dict[str, object]) -> None
     writer.write(json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
     async with asyncio.timeout(WRITE_S):
         await writer.drain()
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        os.fchmod(listener.fileno(), 0o600)  # bind() gives the path this mode: at no moment is it wider
-        try:
-            listener.bind(str(path))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            if _answers(path):
-                raise OSError(errno.EADDRINUSE, "another agent is listening there; stop it first", str(path)) from None
-            path.unlink()
-            listener.bind(str(path))
-        listener.listen(CLIENTS_MAX)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except BlockingIOError:  # its backlog is full, so somebody owns it
-            return True
-        return True
