@@ -30,6 +30,9 @@ LISTS = {
     "ambient.dev/exclude-outbound-cidrs": "IP addresses or CIDR blocks separated by commas",
     "ambient.dev/exclude-inbound-ports": "port numbers separated by commas",
 }
+# The API server's picture of a static pod has a UID of its own; this annotation has the one that kubelet and the
+# container runtime know it by (kubelet's pkg/kubelet/types).
+MIRROR = "kubernetes.io/config.mirror"
 CRON_JOB = re.compile(r"(.+)-\d{8,10}")  # a CronJob's Jobs are named after it and their time in minutes
 
 
@@ -102,7 +105,7 @@ def pod(doc: Spot) -> Pod:
         workload=mesh.Workload(
             namespace=metadata.get("namespace").text("default"),
             name=metadata.get("name").text(),
-            uid=metadata.get("uid").text(),
+            uid=annotations.mapping().get(MIRROR).text() or metadata.get("uid").text(),
             node=spec.get("nodeName").text(),
             service_account=spec.get("serviceAccountName").text() or "default",
             addresses=() if finished else _addresses(status),

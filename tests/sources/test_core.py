@@ -96,6 +96,12 @@ status:
     )
 
 
+@pytest.mark.parametrize(("annotation", "uid"), [({"kubernetes.io/config.mirror": "3a5d"}, "3a5d"), ({}, "0e5a")])
+def test_a_static_pod_has_the_uid_that_its_node_knows_it_by(annotation: dict[str, str], uid: str) -> None:
+    pod = translated("Pod", metadata={"uid": "0e5a", "annotations": annotation})
+    assert pod.workload.uid == uid
+
+
 def test_a_pod_as_a_user_writes_it_has_defaults() -> None:
     pod = translated("Pod", metadata={"namespace": None}, spec={"containers": [{"name": "c", "image": "i"}]}).workload
     assert (pod.key, pod.service_account, pod.node, pod.addresses, pod.ready) == (
