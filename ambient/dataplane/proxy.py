@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Protocol
 
-from ambient.dataplane import abi, endings, headers, inbound, outbound, parties, wire
+from ambient.dataplane import abi, endings, headers, inbound, outbound, parties, waiting, wire
 from ambient.dataplane.decisions import Decision, Decisions, Revision
 from ambient.dataplane.health import Health
 from ambient.dataplane.link import Link
@@ -69,6 +70,7 @@ class Proxy:
         self.world = world
         self.host: Collection[IPAddress] = frozenset()
         self.decisions = Decisions(self.judge, first_id)
+        self.waiting = waiting.Waiting()
         self._engine: Sender | None = None
         self._pods, self._observer = pods, observer
         self._clock, self._rng, self._health = clock, rng, Health()
@@ -222,6 +224,12 @@ class Proxy:
     # Answers
 
     def _answer(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
+        """Now, or when the World has what the question lacks."""
+        now = partial(self._decide, link, question_id, cookie, question)
+        if not self.waiting.hold(lambda: waiting.lacks(question, self.world), now):
+            now()
+
+    def _decide(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
         decision = self.decisions.decide(question)
         link.send(_message(question_id, cookie, decision))
         self.revise(self.decisions.too_many())

@@ -110,7 +110,9 @@ def test_a_certificate_is_worth_something_only_at_its_owners_address(
                 assert mesh.ip("shop/client").encode() in stream.data
     if reason:
         assert mesh.record("destination", verdict="deny")["reason"] == reason
-        assert mesh.events("shop/web", "accept") == []
+        # A stranger's question waits for news of its address: a probe of kubelet may come in meanwhile.
+        probes = f"{mesh.node_ip('node2')}:"
+        assert [row for row in mesh.events("shop/web", "accept") if not row["peer"].startswith(probes)] == []
 
 
 AUTHORITIES = {
