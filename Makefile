@@ -27,7 +27,7 @@ help:
 demo: setup
 	$(PY) -m ambient lab demo
 
-test: setup lint test-plain test-kernel test-engine-sanitized
+test: setup lint test-plain test-kernel test-engine-sanitized test-cni-sanitized
 
 test-plain: setup
 	$(PYTEST) -m "not kernel and not cluster"
@@ -61,22 +61,25 @@ image: $(STAMPS)/kube
 test-image: $(STAMPS)/kube
 	hack/image/build.sh ambient-test-app tests/cluster/app/Dockerfile tests
 
-.PHONY: test-engine-sanitized
+.PHONY: test-engine-sanitized test-cni-sanitized
 test-engine-sanitized: setup
 	bash hack/engine-sanitized.sh
+
+test-cni-sanitized: setup
+	bash hack/cni-sanitized.sh
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'hack/*.c')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
 	shellcheck $$(git ls-files '*.sh') .ci/run
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'hack/*.c')
+	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
 
 bench: setup
 	$(PY) -m bench.engine
@@ -89,6 +92,7 @@ native: $(PROTOS:.proto=_pb2.py)
 	@mkdir -p $(NATIVE)
 	$(MAKE) -C engine OUT=$(abspath $(NATIVE))
 	$(MAKE) -C bpf OUT=$(abspath $(NATIVE))
+	$(MAKE) -C cni OUT=$(abspath $(NATIVE))
 
 # pyproject.toml, because it says which compiler
 %_pb2.py %_pb2.pyi: %.proto pyproject.toml

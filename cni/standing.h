@@ -1,0 +1,17 @@
+// Whether a namespace's pods are the mesh's business, as the agent last wrote it down: for when it cannot be asked.
+#ifndef AMBIENT_CNI_STANDING_H
+#define AMBIENT_CNI_STANDING_H
+
+#include "json.h"
+
+enum standing {
+  STANDING_UNKNOWN, // no file, another version's file, or a namespace it does not name
+  STANDING_MESH,    // enrolled, or some of its pods are by a label of their own
+  STANDING_OUTSIDE, // certainly none of it
+  STANDING_REMOVED, // the mesh is being taken off this node: nobody's pods are its business any more
+};
+
+// `exempt`: names between blanks whose pods never wait, because the mesh needs them to come up.
+enum standing standing_of(const char *run_dir, struct text exempt, struct text namespace);
+
+#endif
