@@ -7,6 +7,7 @@ ever changes namespace: the calling thread, and so the process, never leaves its
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import socket
@@ -19,6 +20,7 @@ from typing import TypeVar
 from ambient.capture.errors import CaptureError
 
 SO_NETNS_COOKIE = 71  # asm-generic/socket.h; Linux 5.14
+SIOCGSKNS = 0x894C  # linux/sockios.h: a descriptor of the namespace a socket was made in
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,12 +50,26 @@ def open(where: int | str | Path) -> PodNetns:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise CaptureError(f"cannot open the network namespace {path}: {error.strerror}; is the pod gone?") from error
+    return of_descriptor(fd, path)
+
+
+def of_descriptor(fd: int, path: str) -> PodNetns:
+    """The namespace that this descriptor is of; it takes it over. `path`: what to call it."""
     try:
         cookie = run(fd, _own_cookie)
         return PodNetns(cookie, path, fd, os.fstat(fd).st_ino)
     except BaseException:
         os.close(fd)
         raise
+
+
+def of_socket(sock: socket.socket) -> PodNetns:
+    """The namespace a socket was made in, though neither a process nor a path may lead there."""
+    try:
+        fd = fcntl.ioctl(sock, SIOCGSKNS)
+    except OSError as error:
+        raise CaptureError(f"cannot open a socket's network namespace: {error.strerror}") from error
+    return of_descriptor(fd, f"the namespace of socket {sock.fileno()}")
 
 
 def inode_of(pid: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,3 +303,18 @@ def test_finding_a_namespace_that_is_gone_says_so(capture: Capture) -> None:
     del capture
     with pytest.raises(CaptureError, match="is the pod gone"):
         netns.open("/run/netns/ambcap-none")
+
+
+def test_a_namespace_is_reached_by_a_socket_that_was_made_in_it(capture: Capture, enrol: Enrol, pod: pods.Pod) -> None:
+    del capture
+    space = netns.of_socket(enrol(pod)[Role.OUTBOUND])
+    assert (space.cookie, space.inode) == (pod.netns.cookie, pod.netns.inode)
+    space.close()
+
+
+def test_a_descriptor_that_is_no_namespace_is_refused_and_closed() -> None:
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    with pytest.raises(CaptureError, match="cannot enter a network namespace"):
+        netns.of_descriptor(descriptor, "/dev/null")
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
