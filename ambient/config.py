@@ -60,6 +60,9 @@ class AgentSettings:
     engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone
     stash: int = 32  # sockets per pod and worker made ahead of need: so many come in while no agent is there
     certificate_hours: float = 24.0  # lifetime of workload certificates; renewed at half of it
+    cni_dirs: tuple[Path, Path] | None = None  # plugins' programs, their configurations; None: no plugin is installed
+    # namespaces whose pods start though no agent can say what they are: DNS, without which agents find no control plane
+    cni_exempt: tuple[str, ...] = ("kube-system",)
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 

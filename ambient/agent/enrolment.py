@@ -12,7 +12,7 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,6 +21,7 @@ from ambient.capture import find, netns
 from ambient.capture.abi import Role
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
+from ambient.capture.netns import PodNetns
 from ambient.dataplane.engine import Engine, PodState
 from ambient.dataplane.pods import LocalPod, LocalPods, context_id
 from ambient.identity.store import CertificateStore
@@ -57,10 +58,12 @@ class Enrolment:
         store: CertificateStore,
         pods: LocalPods,
         in_order: InOrder,
+        given: Callable[[str], PodNetns | None] = lambda _: None,
     ) -> None:
+        """`given(uid)`: the pod's network namespace, where it is known without looking for its processes; not ours."""
         self._node, self._cgroup = node, cgroup
         self._capture, self._engine, self._store, self._pods = capture, engine, store, pods
-        self._in_order = in_order
+        self._in_order, self._given = in_order, given
         self._captured: dict[str, Captured] = {}  # by workload key
         self._wanted: frozenset[Identity] = frozenset()
         self._leaving: dict[int, int] = {}  # cookies with connections that may still be open, and their context
@@ -88,6 +91,16 @@ class Enrolment:
     def is_captured(self, key: str) -> bool:
         return key in self._captured
 
+    def cookie_of(self, key: str) -> int | None:
+        """Of the network namespace in which the workload is captured."""
+        captured = self._captured.get(key)
+        return captured.pod.cookie if captured is not None else None
+
+    @property
+    def leaving(self) -> int:
+        """How many pods are captured no more, and may have connections that were."""
+        return len(self._leaving)
+
     async def moved(self) -> bool:
         """Is a captured pod in another network namespace now (its sandbox was made anew)? Then it is let go."""
         async with self._alone:
@@ -95,17 +108,20 @@ class Enrolment:
 
     async def _let_go_of_moved(self) -> bool:
         found = False
+        processes = await self._find(captured.workload for captured in self._captured.values())
         for key, captured in list(self._captured.items()):
-            inode = await self._in_order(functools.partial(self._netns_of, captured.workload.uid))
+            pid = processes.get(captured.workload.uid)
+            inode = netns.inode_of(pid) if pid is not None else None
             if inode is not None and inode != captured.netns:
                 log.warning("pod %s has a new network namespace: capturing that one", key)
                 await self._leave(self._captured.pop(key))
                 found = True
         return found
 
-    def _netns_of(self, uid: str) -> int | None:
-        pid = find.locate(self._cgroup, uid)
-        return netns.inode_of(pid) if pid is not None else None
+    async def _find(self, workloads: Iterable[Workload]) -> dict[str, int]:
+        """Processes, by pod UID, of those whose network namespace is not given."""
+        uids = [each.uid for each in workloads if self._given(each.uid) is None]
+        return await self._in_order(functools.partial(find.processes, self._cgroup, uids)) if uids else {}
 
     def state(self, key: str) -> str:
         """For people: captured, or why not; empty for what is not this node's or not enrolled."""
@@ -113,23 +129,27 @@ class Enrolment:
             return "captured"
         return f"waiting: {self.failures[key]}" if key in self.failures else ""
 
-    async def converge(self, world: World) -> None:
-        """Make this node's capture what the World says. What fails is kept in `failures`, not raised."""
-        async with self._alone:
-            await self._converge(world)
+    async def converge(self, world: World, *, nobody: bool = False) -> None:
+        """Make this node's capture what the World says. What fails is kept in `failures`, not raised.
 
-    async def _converge(self, world: World) -> None:
-        wanted = {w.key: w for w in world.workloads_on(self._node) if w.enrolled and not w.host_network and w.addresses}
+        `nobody`: whatever it says, because the mesh is being taken off this node.
+        """
+        async with self._alone:
+            await self._converge(world, () if nobody else world.workloads_on(self._node))
+
+    async def _converge(self, world: World, workloads: Iterable[Workload]) -> None:
+        wanted = {w.key: w for w in workloads if w.enrolled and not w.host_network and w.addresses}
         self._wanted = frozenset(w.identity(world.mesh.trust_domain) for w in wanted.values())
         self._store.want(self._wanted)
         for key, captured in list(self._captured.items()):
             workload = wanted.get(key)
-            if workload is None or workload.uid != captured.workload.uid:
+            if workload is None or workload.uid != captured.workload.uid or self._has_another(captured):
                 await self._leave(self._captured.pop(key))
+        processes = await self._find(w for key, w in wanted.items() if key not in self._captured)
         failures: dict[str, str] = {}
         for key, workload in sorted(wanted.items()):
             try:
-                await self._enrol(workload, world.mesh.trust_domain)
+                await self._enrol(workload, world.mesh.trust_domain, processes.get(workload.uid))
             except (CaptureError, OSError) as error:
                 failures[key] = str(error)
                 if self.failures.get(key) != str(error):
@@ -151,29 +171,44 @@ class Enrolment:
             frozenset(context_id(each) for each in self._wanted | captured) | frozenset(self._leaving.values())
         )
 
-    async def _enrol(self, workload: Workload, trust_domain: str) -> None:
+    def _has_another(self, captured: Captured) -> bool:
+        """Is the pod in another network namespace now, by what is given?"""
+        given = self._given(captured.workload.uid)
+        return given is not None and given.cookie != captured.pod.cookie
+
+    async def _enrol(self, workload: Workload, trust_domain: str, pid: int | None) -> None:
         known = self._captured.get(workload.key)
         if known is not None and _same_capture(known.workload, workload):
             known.workload = workload
             return
-        pid = await self._in_order(functools.partial(find.locate, self._cgroup, workload.uid))
-        if pid is None:
-            raise CaptureError(f"no process below {self._cgroup} belongs to pod uid {workload.uid}: has it started?")
         identity = workload.identity(trust_domain)
-        await self._certificate(identity)
-        with contextlib.closing(netns.open(pid)) as space:
-            given = known.listeners if known else self._inherited.pop(space.cookie, None)
+        with contextlib.closing(self._open(workload, known, pid)) as space:
+            await self._certificate(identity)
+            listeners = known.listeners if known else self._inherited.pop(space.cookie, None)
             self._leaving.pop(space.cookie, None)
             pod = LocalPod(space.cookie, workload.key, workload.uid, identity)
             self._pods.add(pod)  # before the first question about it can come
             listeners = await self._in_order(
                 functools.partial(
-                    self._capture.enrol, space, addresses=workload.addresses, settings=workload.capture, listeners=given
+                    self._capture.enrol,
+                    space,
+                    addresses=workload.addresses,
+                    settings=workload.capture,
+                    listeners=listeners,
                 )
             )
         family = listeners[Role.OUTBOUND].family
         self._engine.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
-        self._captured[workload.key] = Captured(pod, workload, netns.inode_of(pid) or 0, listeners)
+        self._captured[workload.key] = Captured(pod, workload, space.inode & 0xFFFFFFFF, listeners)
+
+    def _open(self, workload: Workload, known: Captured | None, pid: int | None) -> PodNetns:
+        if (given := self._given(workload.uid)) is not None:
+            return given.duplicate()
+        if known is not None:
+            return netns.of_socket(known.listeners[Role.OUTBOUND])
+        if pid is None:
+            raise CaptureError(f"no process below {self._cgroup} belongs to pod uid {workload.uid}: has it started?")
+        return netns.open(pid)
 
     async def _certificate(self, identity: Identity) -> None:
         try:

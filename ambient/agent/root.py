@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 from ambient import config
 from ambient.agent import upstream
 from ambient.agent.admin import Admin
+from ambient.agent.cni.parts import Cni
 from ambient.agent.enrolment import Enrolment
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
-from ambient.capture import cgroups, host
+from ambient.agent.worlds import Worlds
+from ambient.capture import cgroups, host, netns
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
@@ -39,7 +41,7 @@ from ambient.identity.ca_dir import CaUnusable
 from ambient.identity.store import CertificateStore
 from ambient.identity.svid import Svid
 from ambient.model.mesh import IPAddress
-from ambient.model.world import World, diff
+from ambient.model.world import World
 from ambient.observe.admin import AdminServer
 from ambient.observe.http import HttpServer
 from ambient.observe.journal import Journal
@@ -63,12 +65,12 @@ class Agent:
 
     def __init__(self, settings: config.AgentSettings) -> None:
         self.settings = settings
-        self.world = World.build(mesh=settings.mesh)
         self.revision = ""  # of the source, fully applied
         self.converged = asyncio.Condition()
         self.source_errors: list[str] = []
         self._changed = asyncio.Event()
         self._next: World | None = None
+        self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
         self._stop = asyncio.Event()
         self._broken = ""  # what verify() could not mend
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +79,8 @@ class Agent:
 
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._upstream = upstream.of(settings)
+        self.cni = Cni(settings)
+        self.worlds = Worlds(settings.mesh, self.cni.sandboxes, self.cni.namespaces)
         self.metrics = Metrics()
         self.journal = Journal(sys.stdout.fileno())
         self.pods = LocalPods()
@@ -105,6 +109,11 @@ class Agent:
         )
         self.proxy.serve(self.engine)
 
+    @property
+    def world(self) -> World:
+        """What is judged by."""
+        return self.worlds.world
+
     async def start(self) -> None:
         """Take the node over. Raises CaptureError or EngineFailed, with what to do."""
         rows = await self.engine.attach()
@@ -119,9 +128,19 @@ class Agent:
             await self.in_order(self.capture.clear_clients)
         self.engine.set_clients_map(self.capture.clients_map_fd)
         self.enrolment = Enrolment(
-            self.settings.node, self.settings.cgroup, self.capture, self.engine, self.store, self.pods, self.in_order
+            self.settings.node,
+            self.settings.cgroup,
+            self.capture,
+            self.engine,
+            self.store,
+            self.pods,
+            self.in_order,
+            self.cni.sandboxes.netns_of,
         )
-        self.enrolment.inherit(*_listeners(rows.messages))
+        listeners, contexts = _listeners(rows.messages)
+        self.enrolment.inherit(listeners, contexts)
+        kept = {cookie: next(iter(each.values())) for cookie, each in listeners.items()}
+        self.cni.sandboxes.restore(self.capture.enrolled(), lambda cookie: netns.of_socket(kept[cookie]))
         self._inherited = rows.messages
 
     async def run(self) -> None:
@@ -138,6 +157,7 @@ class Agent:
         try:
             for server in servers:
                 await server.start()
+            await self.cni.start(self.worlds, self.enrolment, self.settle)
             await self._until_one_ends(
                 {
                     "certificates": self.store.run(),
@@ -146,14 +166,16 @@ class Agent:
                     **self._upstream.jobs(),
                     "converge": self._converge(),
                     "tick": self._tick(),
+                    "cni": self._keep_plugin(),
                     "stop": self._stopped(),
                 }
             )
         finally:
             for server in servers:
                 await server.close()
+            await self.cni.close()
             self.journal.close()
-            await self.in_order(self.capture.close)
+            await self.in_order(self.capture.uninstall if self.cni.is_leaving else self.capture.close)
             self._capturing.shutdown()
 
     async def in_order(self, work: Callable[[], T]) -> T:
@@ -165,8 +187,7 @@ class Agent:
         blockers = [] if self.engine.attached else ["engine"]
         if not self.revision:
             blockers.append("first-world")
-        if self._broken:
-            blockers.append(self._broken)
+        blockers += [problem for problem in (self._broken, self.cni.problem) if problem]
         missing = {pod.identity for pod in self.pods if self.store.get(pod.identity) is None}
         blockers += sorted(f"certificate {identity}" for identity in missing)
         return blockers + [f"pod {key}: {why}" for key, why in sorted(self.enrolment.failures.items())]
@@ -202,12 +223,15 @@ class Agent:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            world = self._next or self.world
+            if self._next is None:
+                continue  # before the first World nothing is judged, and nobody let go
+            asked = self._asked
             self.proxy.host = await self.in_order(self._know_node)
-            changes = diff(self.world, world)
-            self.world = self.proxy.world = world
-            self.proxy.revise(self.proxy.decisions.touched(changes.touched()))
-            await self.enrolment.converge(world)
+            touched = await self.worlds.take(self._next)
+            self.proxy.world = self.world
+            self.proxy.revise(self.proxy.decisions.touched(touched))
+            self.proxy.waiting.touched(touched)
+            await self.enrolment.converge(self.world, nobody=self.cni.is_leaving)
             self._listen()
             self._tell()
             try:
@@ -217,7 +241,8 @@ class Agent:
                 self._changed.set()
                 continue
             async with self.converged:
-                self.revision = world.revision
+                self.revision = self.world.revision
+                self._settled = asked
                 self.converged.notify_all()
 
     def _know_node(self) -> frozenset[IPAddress]:
@@ -227,6 +252,19 @@ class Agent:
 
     def _tell(self) -> None:
         self._upstream.tell(self.enrolment.captured(), self.enrolment.failures, self.world.workloads)
+
+    async def settle(self) -> None:
+        """Converge, taking in what is true now, and return when that is done."""
+        self._asked += 1
+        asked = self._asked
+        self._changed.set()
+        async with self.converged:
+            await self.converged.wait_for(lambda: self._settled >= asked)
+
+    async def _keep_plugin(self) -> None:
+        async with self.converged:
+            await self.converged.wait_for(lambda: self.revision != "")
+        await self.cni.run()
 
     def _listen(self) -> None:
         """The first World is there: judge what an earlier agent allowed, then be asked."""
@@ -246,7 +284,7 @@ class Agent:
             except CaptureError as error:
                 self._broken = f"capture: {error}"
                 log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
-            if await self.enrolment.moved() or self.enrolment.failures:
+            if await self.enrolment.moved() or self.enrolment.failures or self.cni.is_leaving:
                 self._changed.set()
             try:
                 rows = await self.engine.inventory(answers=True)
@@ -311,6 +349,7 @@ class Agent:
             "errors": self.source_errors,
             "agent_pid": os.getpid(),
             "engine_pid": self.engine.pid,
+            "leaving": self.enrolment.leaving,
             "pods": {
                 workload.key: {
                     "enrolled": workload.enrolled,

@@ -62,6 +62,14 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     default=24.0,
     help="Their lifetime; renewed at half of it.",
 )
+@click.option("--cni-bin-dir", type=EXISTING, help="Install the CNI plugin: where the node's CNI plugins are.")
+@click.option("--cni-conf-dir", type=EXISTING, help="Install the CNI plugin: where the node's CNI configuration is.")
+@click.option(
+    "--cni-exempt",
+    multiple=True,
+    default=("kube-system",),
+    help="Namespaces whose pods start though no agent can say what they are; the root namespace's always do.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def agent(
     node: str,
@@ -82,6 +90,9 @@ def agent(
     health_port: int,
     engine_threads: int,
     certificate_hours: float,
+    cni_bin_dir: Path | None,
+    cni_conf_dir: Path | None,
+    cni_exempt: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Run the node agent in the foreground.
@@ -116,6 +127,8 @@ def agent(
         health_port=health_port,
         engine_threads=engine_threads,
         certificate_hours=certificate_hours,
+        cni_dirs=_both(cni_bin_dir, cni_conf_dir),
+        cni_exempt=cni_exempt,
     )
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it
@@ -123,3 +136,11 @@ def agent(
         asyncio.run(root.main(settings))
     except root.CANNOT_GO_ON as error:
         raise Failure(f"the agent of node {node} ends: {error}") from error
+
+
+def _both(bin_dir: Path | None, conf_dir: Path | None) -> tuple[Path, Path] | None:
+    if bin_dir is not None and conf_dir is not None:
+        return bin_dir, conf_dir
+    if bin_dir is not None or conf_dir is not None:
+        raise click.UsageError("--cni-bin-dir and --cni-conf-dir go together: the plugin needs both")
+    return None
