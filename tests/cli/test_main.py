@@ -47,11 +47,18 @@ def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
     assert run("dance").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["check", "explain", "get", "trace"])
+@pytest.mark.parametrize("name", ["agent", "check", "explain", "get", "trace", "uninstall"])
 def test_what_is_listed_can_be_loaded_and_has_help(name: str, run: Run) -> None:
     module, _, command = COMMANDS[name].where.partition(":")
     assert isinstance(getattr(importlib.import_module(module), command), click.Command)
     assert run(name, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("one", ["--cni-bin-dir", "--cni-conf-dir"])
+def test_an_agent_is_told_both_directories_of_the_plugin_or_none(one: str, tmp_path: Path, run: Run) -> None:
+    place = str(tmp_path)
+    done = run("agent", "--source", place, "--ca-dir", place, "--cgroup", place, "--bpffs", place, one, place)
+    assert (done.exit_code, "go together" in done.output) == (2, True)
 
 
 def test_completion_knows_commands_and_options() -> None:

@@ -1,0 +1,105 @@
+"""`ambient uninstall`: take the CNI plugin and the capture off this node. Files first: no pod is held up by them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ambient.cli.errors import Failure, warn
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" that another process could wait for
+
+
+@click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
+@click.option("--cni-bin-dir", type=FOLDER, default=Path("/opt/cni/bin"), help="The node's CNI plugins.")
+@click.option("--cni-conf-dir", type=FOLDER, default=Path("/etc/cni/net.d"), help="The node's CNI configuration.")
+@click.option("--run-dir", type=FOLDER, default=Path("/run/ambient"), help="The agent's.")
+@click.option("--cgroup", type=FOLDER, help="The agent's, for what a dead one left.  [default: cgroup v2's root]")
+@click.option("--bpffs", type=FOLDER, default=Path("/sys/fs/bpf"), help="The same.")
+@click.option(
+    "--if-daemonset-gone",
+    metavar="NAMESPACE/NAME",
+    help="Only if the API server says so, asked with this pod's credentials: for the hook that ends an agent's pod.",
+)
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, help="Seconds for open connections to end.")
+def uninstall(
+    cni_bin_dir: Path,
+    cni_conf_dir: Path,
+    run_dir: Path,
+    cgroup: Path | None,
+    bpffs: Path,
+    if_daemonset_gone: str | None,
+    wait_s: float,
+) -> None:
+    """Take the CNI plugin off this node, then everybody's capture; pods go on, without the mesh.
+
+    An agent that runs lets its pods go within seconds, and removes its programs from the kernel when it is ended. It is
+    waited for, until no captured connection is open or --wait is over. What an agent left that runs no more is removed
+    at once. Starting an agent installs everything again.
+    """
+    from ambient.agent.cni import install
+
+    if if_daemonset_gone is not None and not _is_gone(if_daemonset_gone):
+        return
+    try:
+        install.uninstall(cni_bin_dir, cni_conf_dir, run_dir)
+    except OSError as error:
+        raise Failure(f"the CNI plugin cannot be removed: {error}") from error
+    click.echo(f"the CNI plugin is off this node: {cni_conf_dir} is as the node's CNI left it")
+    if not _await_agent(run_dir / "admin.sock", wait_s):
+        _remove_capture(cgroup, bpffs)
+
+
+def _is_gone(daemonset: str) -> bool:
+    from ambient.agent.cni import removal
+
+    namespace, slash, name = daemonset.partition("/")
+    if not slash or not namespace or not name:
+        raise click.UsageError(f"--if-daemonset-gone takes NAMESPACE/NAME, not {daemonset!r}")
+    try:
+        finding, why = removal.look(namespace, name, removal.in_cluster())
+    except OSError as error:
+        finding, why = removal.Finding.UNKNOWN, str(error)
+    if finding is removal.Finding.GONE:
+        click.echo(why)
+        return True
+    kept = "" if finding is removal.Finding.THERE else "; if the mesh is being removed, run `ambient uninstall` here"
+    click.echo(f"{why}; the CNI plugin stays{kept}")
+    return False
+
+
+def _await_agent(admin: Path, wait_s: float) -> bool:
+    """Whether there is one."""
+    from ambient.observe import client
+
+    deadline = time.monotonic() + wait_s
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            status: dict[str, Any] = client.call(admin, "status", deadline_s=min(left, 5.0))
+        except client.Unreachable:
+            return False
+        captured = sorted(key for key, pod in status["pods"].items() if pod["captured"])
+        if not captured and not status["leaving"]:
+            click.echo("no pod of this node is captured any more")
+            return True
+        time.sleep(min(left, ASK_AGAIN_S))
+    warn(f"the agent had not let go of everything after {wait_s:g} s: what is open ends with it")
+    return True
+
+
+def _remove_capture(cgroup: Path | None, bpffs: Path) -> None:
+    """Of an agent that is not there any more."""
+    from ambient import config
+    from ambient.capture import Capture, CaptureError
+
+    if not any(bpffs.glob("ambient-v*")):
+        return
+    try:
+        Capture.open(cgroup or config.cgroup2_root(), bpffs).uninstall()
+    except (CaptureError, LookupError) as error:
+        raise Failure(f"what an agent left in the kernel cannot be removed: {error}") from error
+    click.echo("what an agent had left in the kernel is removed")
