@@ -77,14 +77,20 @@ class Sandbox:
         pods.sh(f"ip netns del {self.netns}")
         self.node.spaces.remove(self.netns)
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """As a process of the pod: the first one, if the test called none before."""
+    def start(self, function: Callable[..., Any], *arguments: Any) -> pods.Remote:
+        """A process of the pod: the first one, if the test started none before. It ends with the node."""
 
         def enter() -> None:
             pods.join(self.cgroup)
             pods._enter(f"/run/netns/{self.netns}")
 
         remote = pods.Remote(function, arguments, enter)
+        self.node.remotes.append(remote)
+        return remote
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What such a process says first; it is ended then."""
+        remote = self.start(function, *arguments)
         try:
             return remote.receive()
         finally:
@@ -102,6 +108,7 @@ class Node:
         self.folder = folder
         self.base = pods.Node()
         self.spaces: list[str] = []
+        self.remotes: list[pods.Remote] = []
         self.source, self.run_dir, self.bpffs = folder / "source", folder / "run", folder / "bpf"
         self.source.mkdir()
         pods.mount_bpffs(self.bpffs)
@@ -131,12 +138,12 @@ class Node:
             temporary.write_text(json.dumps(manifest))
             temporary.rename(path)
 
-    def pod(self, name: str, namespace: str = "shop", *, uid: str = "", ip: str = "") -> dict[str, Any]:
+    def pod(self, name: str, namespace: str = "shop", *, on: str = NODE, ip: str = "") -> dict[str, Any]:
         manifest: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": namespace, "uid": uid or self.uid(name)},
-            "spec": {"nodeName": NODE, "serviceAccountName": name, "containers": [{"name": "main"}]},
+            "metadata": {"name": name, "namespace": namespace, "uid": self.uid(name)},
+            "spec": {"nodeName": on, "serviceAccountName": name, "containers": [{"name": "main"}]},
         }
         if ip:
             manifest["status"] = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
@@ -239,6 +246,8 @@ class Node:
         return sorted(path.name for path in (self.bpffs / "ambient-v1" / "lookup").glob("*"))
 
     def close(self) -> None:
+        for remote in self.remotes:
+            remote.finish()
         if self.process is not None:
             self.kill()
         for cgroup in cgroups.below(self.base.cgroup):

@@ -16,8 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from ambient.lab import linux
+from ambient.model.mesh import TUNNEL_PORT
+from tests.capture import apps
 from tests.cni.node import Node, Sandbox, eventually
 from tests.cni.runtime import Attachment, PluginError
+from tests.engine import h2peer
+from tests.mesh import stolen
 
 pytestmark = pytest.mark.kernel
 
@@ -28,6 +33,7 @@ SHOP = {
     "kind": "Namespace",
     "metadata": {"name": "shop", "labels": {"ambient.dev/mode": "enabled", "ambient.dev/outbound": "registry-only"}},
 }
+ANOTHER_NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node2"}}
 ELSEWHERE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}}
 
 
@@ -215,6 +221,26 @@ def test_many_pods_at_once_are_all_captured_when_they_start(node: Node) -> None:
         list(pool.map(Sandbox.add, sandboxes))
     assert node.pinned() == sorted(each.cookie for each in sandboxes)
     assert {each.dials_out() for each in sandboxes} == {REFUSED}
+
+
+def test_a_new_pods_first_connection_waits_for_the_news_of_its_address(node: Node, web: Sandbox) -> None:
+    """A peer on another node, whose certificate is good, is here before this node's World has heard of it."""
+    web.add()
+    app = web.start(apps.serve, "10.78.1.2", 8080)
+    assert app.receive() == "listening"
+    leaf = stolen.issued_by(node.folder / "ca", "api")
+    api = node.pod("api", on="node2", ip="10.78.1.1")
+    later = threading.Timer(1.0, node.write, [ANOTHER_NODE, api])
+    later.start()
+    before = time.monotonic()
+    with linux.inside_netns(Path(f"/run/netns/{node.base.name}")):
+        sock = h2peer.tls(("10.78.1.2", TUNNEL_PORT), leaf.client_context())
+    with h2peer.Peer(sock, client=True) as peer:
+        assert peer.ask("10.78.1.2:8080").status == 200
+    assert 0.9 < time.monotonic() - before < 4
+    later.join()
+    row = eventually("its record", node.records)[-1]
+    assert (row["verdict"], row["source_workload"]) == ("allow", "api")
 
 
 def test_an_agent_installs_the_plugin_and_uninstalling_leaves_nothing_while_pods_go_on(bare: Node) -> None:

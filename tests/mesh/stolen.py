@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ambient.identity import svid
 from ambient.identity.ca import EmbeddedCA
@@ -18,9 +19,14 @@ from tests.mesh.cluster import Mesh
 
 def certificate(mesh: Mesh, account: str, *, ns: str = "shop", lifetime: timedelta = timedelta(hours=1)) -> Leaf:
     """A good certificate of a workload's identity, with its key."""
+    return issued_by(mesh.layout.ca, account, ns=ns, lifetime=lifetime)
+
+
+def issued_by(ca_dir: Path, account: str, *, ns: str = "shop", lifetime: timedelta = timedelta(hours=1)) -> Leaf:
+    """The same, of the CA in this directory."""
     identity = Identity("cluster.local", ns, account)
     key, csr = svid.request(identity)
-    ca = EmbeddedCA.open(mesh.layout.ca, "cluster.local", create=False)
+    ca = EmbeddedCA.open(ca_dir, "cluster.local", create=False)
     issued = asyncio.run(ca.issue(csr, identity, lifetime))
     own = svid.receive(identity, key, issued.chain_pem, issued.roots_pem, now=datetime.now(UTC))
     return Leaf((str(identity),), own.chain_pem, own.key_pem, own.roots_pem, b"", own.not_after)
