@@ -1,4 +1,4 @@
-"""Build hook: compiles eBPF programs, engine and protocol definitions into the wheel: a node needs no compiler."""
+"""Build hook: compiles eBPF programs, engine, CNI plugin and protocol definitions: a node needs no compiler."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,7 +151,7 @@ class Node:
         return manifest
 
     def uid(self, name: str) -> str:
-        return f"{sum(name.encode()):08d}-0000-4000-8000-{os.getpid():012d}"
+        return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{os.getpid()}"))
 
     def sandbox(self, name: str, namespace: str = "shop") -> Sandbox:
         return Sandbox(self, name, namespace, self.uid(name))
