@@ -69,7 +69,7 @@ class Node:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine, self.capture = Engine(), Capture()
-        monkeypatch.setattr(enrolment.find, "locate", lambda _, uid: int(uid))
+        monkeypatch.setattr(enrolment.find, "processes", lambda _, uids: {uid: int(uid) for uid in uids})
         monkeypatch.setattr(enrolment.netns, "inode_of", lambda pid: pid)
         monkeypatch.setattr(enrolment.netns, "open", lambda pid: SimpleNamespace(cookie=pid, close=lambda: None))
 
