@@ -34,6 +34,7 @@ enum amb_role {
 enum amb_direction {
   AMB_OUTBOUND = 1,
   AMB_INBOUND = 2,
+  AMB_PROBED = 3, /* inbound, if it comes from the node itself */
 };
 
 enum amb_pod_flag {

@@ -154,7 +154,7 @@ struct amb_lookup_facts {
   __u32 ingress_ifindex;
   __u16 local_port;
   __u8 port_excluded;
-  __u8 from_node; /* remote is one of this node's own addresses */
+  __u8 probe; /* from one of this node's own addresses, to a port that a probe of the pod names */
 };
 
 struct amb_lookup_decision {
@@ -191,7 +191,7 @@ AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_
   if (facts->port_excluded) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
   if (facts->local_port == AMB_TUNNEL_PORT) AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
   /* kubelet's probes: whether the application listens, only the application can say. Our listener always does. */
-  if (facts->from_node) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NODE, 0);
+  if (facts->probe) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_NODE, 0);
   AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_PLAIN, AMB_ROLE_INBOUND_PLAIN);
 #undef AMB_DECIDE
 }

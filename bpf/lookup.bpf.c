@@ -42,7 +42,9 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
     facts.remote = (struct amb_ip){{ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]}};
     facts.local = (struct amb_ip){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
   }
-  facts.from_node = amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
+  struct amb_port_key probed = {cookie, ctx->local_port, AMB_PROBED, 0};
+  __u8 a_probes_port = amb_present(bpf_map_lookup_elem(&excluded_ports, &probed));
+  facts.probe = a_probes_port && amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
 
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);
   if (decision.verdict == AMB_DROP) return drop(place, decision.reason);

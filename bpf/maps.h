@@ -34,7 +34,8 @@ struct {
   __type(value, __u32);
 } enrolled SEC(".maps");
 
-/* Ports a pod's owner keeps out of the mesh. Written by the agent, read by connect and lookup, dies with its pod. */
+/* Ports a pod's owner keeps out of the mesh, and those of its probes. Written by the agent, read by connect and lookup,
+ * dies with its pod. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);

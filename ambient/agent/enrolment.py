@@ -194,6 +194,7 @@ class Enrolment:
                     space,
                     addresses=workload.addresses,
                     settings=workload.capture,
+                    probe_ports=workload.probe_ports,
                     listeners=listeners,
                 )
             )
@@ -250,5 +251,6 @@ def _same_capture(old: Workload, new: Workload) -> bool:
         old.uid == new.uid
         and old.addresses == new.addresses
         and old.capture == new.capture
+        and old.probe_ports == new.probe_ports
         and (old.service_account == new.service_account)
     )

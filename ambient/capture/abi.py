@@ -25,6 +25,7 @@ class Role(enum.IntEnum):
 class Direction(enum.IntEnum):
     OUTBOUND = 1
     INBOUND = 2
+    PROBED = 3
 
 
 class Reason(enum.IntEnum):

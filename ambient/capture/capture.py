@@ -93,10 +93,12 @@ class Capture:
         *,
         addresses: tuple[IPAddress, ...],
         settings: CaptureSettings,
+        probe_ports: frozenset[int] = frozenset(),
         listeners: Mapping[Role, socket.socket] | None = None,
     ) -> Mapping[Role, socket.socket]:
         """Capture this pod from now on; its open connections stay as they are.
 
+        `probe_ports`: what comes there from the node itself is left to the application, as a probe wants it.
         Idempotent; call it again to change addresses, settings or listeners. `listeners` are sockets that an earlier
         agent made (whoever has them keeps them); None: those of the last call, or new ones. The caller owns what is
         returned and keeps it open: when the last copy is closed, connections are refused.
@@ -110,7 +112,7 @@ class Capture:
                 listeners = netns.run(where.fd, sockets.listeners)
                 for made in listeners.values():
                     undo.callback(made.close)
-            wanted = Enrolment.of(where.duplicate(), addresses, settings, listeners)
+            wanted = Enrolment.of(where.duplicate(), addresses, settings, probe_ports, listeners)
             undo.callback(self._give_up, wanted, before)
             self._pods[where.cookie] = wanted
             wanted.converge(self._tables, self._pins)

@@ -141,12 +141,14 @@ class Enrolment:
         where: PodNetns,
         addresses: tuple[IPAddress, ...],
         settings: CaptureSettings,
+        probe_ports: frozenset[int],
         listeners: Mapping[Role, socket.socket],
     ) -> Enrolment:
         cookie = where.cookie
         ports = [
             *(PortKey(cookie, port, Direction.OUTBOUND) for port in settings.exclude_outbound_ports),
             *(PortKey(cookie, port, Direction.INBOUND) for port in settings.exclude_inbound_ports),
+            *(PortKey(cookie, port, Direction.PROBED) for port in probe_ports),
         ]
         cidrs = [CidrKey.of(cookie, network) for network in settings.exclude_outbound_cidrs]
         return cls(where, addresses, listeners, frozenset(map(bytes, ports)), frozenset(map(bytes, cidrs)))

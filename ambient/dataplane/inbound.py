@@ -64,9 +64,9 @@ def judge_request(question: Request, world: World) -> Outcome:
 
 
 def judge_plaintext(question: Plaintext, world: World, host: Collection[IPAddress]) -> Outcome:
-    """`host`: this node's own addresses; what comes from there are kubelet's probes and host processes, which pass.
+    """`host`: this node's own addresses, where kubelet's probes come from.
 
-    The kernel leaves those to the application; here are only those from an address that it was not told of yet.
+    The kernel leaves probes to the application; here are only those from an address that it was not told of yet.
     """
     server = _current(world, question.server, question.uid)
     source = parties.at(world, question.source)
@@ -76,11 +76,15 @@ def judge_plaintext(question: Plaintext, world: World, host: Collection[IPAddres
     if question.to not in server.addresses:
         why = f"{question.to} is not an address of {server.key}"
         return _refuse(source, destination, "wrong_address", why, question, UNAVAILABLE)
-    verdict: policy.Allow | policy.Deny
-    if question.source in host:
-        verdict = policy.Allow(rule=f"node-local: {question.source} is this node's", deps=frozenset())
-    else:
-        verdict = policy.decide(world, server, peer=None, source=question.source, to=question.to, port=question.port)
+    verdict = policy.decide(
+        world,
+        server,
+        peer=None,
+        source=question.source,
+        to=question.to,
+        port=question.port,
+        node_local=question.source in host,
+    )
     return _outcome(verdict, source, destination, parties.service(world, server, question.port), question)
 
 

@@ -118,6 +118,7 @@ class Workload:
     addresses: tuple[IPAddress, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     ports: Mapping[str, int] = field(default_factory=dict)  # named container ports
+    probe_ports: frozenset[int] = frozenset()  # where kubelet, from the pod's node, calls in the clear
     ready: bool = False
     draining: bool = False  # leaving but still serving: for those who find nobody else
     enrolled: bool = False

@@ -40,13 +40,21 @@ class Deny:
 
 
 def decide(
-    world: World, server: Workload, *, peer: Identity | None, source: IPAddress, to: IPAddress, port: int
+    world: World,
+    server: Workload,
+    *,
+    peer: Identity | None,
+    source: IPAddress,
+    to: IPAddress,
+    port: int,
+    node_local: bool = False,
 ) -> Allow | Deny:
     """Judge a connection to `server` that asks for `to`:`port` (the pod's address and the app's real port).
 
     peer: the identity that was proven for the other end, None when there was none (plaintext). A proven identity must
-    come from an address of one of its pods. Plaintext from the pod's own Node passes whatever is written: the kubelet's
-    probes come from there, and whoever controls a Node controls its pods anyway.
+    come from an address of one of its pods. Plaintext from the pod's own Node to a port that one of the pod's probes
+    names passes whatever is written: that is how kubelet calls. Everything else of the Node is plaintext like any.
+    node_local: the source is an address of the pod's Node, though the World may not know it (a pod network's gateway).
     """
     deps = frozenset(
         {
@@ -62,11 +70,14 @@ def decide(
         why = f"pod {server.key} (uid {server.uid}) is not, or no longer, in the mesh's configuration"
         return Deny(rule="no workload", reason="unknown_workload", why=why, deps=deps)
     if peer is None:
-        if _is_own_node(world, known, source):
-            return Allow(rule=f"node-local: {source} is an address of Node {known.node}", deps=deps)
+        node_local = node_local or _is_own_node(world, known, source)
+        if node_local and port in known.probe_ports:
+            return Allow(rule=f"node-local probe of port {port} from {source}, of Node {known.node}", deps=deps)
         mode, said_by = mtls_mode(world, known, port)
         if mode is MtlsMode.STRICT:
             why = f"{said_by} wants mutual TLS on port {port} of pod {known.key}, and {source} came without"
+            if node_local:
+                why += "; its own Node may call the ports that its probes name, " + _listed(known.probe_ports)
             return Deny(rule=said_by, reason="strict_mtls", why=why, deps=deps)
     else:
         if holder := world.workload_at(source):
@@ -185,6 +196,10 @@ def check_source(world: World, peer: Identity, source: IPAddress) -> tuple[str, 
 def _is_own_node(world: World, server: Workload, source: IPAddress) -> bool:
     node = world.node_at(source)
     return node is not None and node.name == server.node
+
+
+def _listed(ports: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(ports))) or "of which there are none"
 
 
 def _named(policy: AuthorizationPolicy, index: int) -> str:

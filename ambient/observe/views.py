@@ -31,6 +31,7 @@ def _workload(world: World, workload: Workload, state: str) -> Row:
         "state": state,
         "identity": str(workload.identity(world.mesh.trust_domain)) if workload.enrolled else "",
         "services": [service.key for service in world.services_of(workload)],
+        "probe_ports": sorted(workload.probe_ports),
     }
 
 

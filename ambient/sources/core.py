@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ambient.model import mesh
+from ambient.sources import probes
 from ambient.sources.reading import Spot, network
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ def pod(doc: Spot) -> Pod:
     leaving = bool(metadata.get("deletionTimestamp"))
     host_network = spec.get("hostNetwork").flag()
     serving = not finished and _is_ready(status)
+    containers = _serving(spec)
     return Pod(
         workload=mesh.Workload(
             namespace=metadata.get("namespace").text("default"),
@@ -110,7 +112,8 @@ def pod(doc: Spot) -> Pod:
             service_account=spec.get("serviceAccountName").text() or "default",
             addresses=() if finished else _addresses(status),
             labels=metadata.get("labels").labels(),
-            ports=_named_ports(spec),
+            ports=_named_ports(containers),
+            probe_ports=probes.ports(containers),
             ready=serving and not leaving,
             draining=serving and leaving,
             host_network=host_network,
@@ -137,11 +140,16 @@ def _is_ready(status: Spot) -> bool:
     )
 
 
-def _named_ports(spec: Spot) -> Mapping[str, int]:
-    """TCP ports by name. An init container that stays (restartPolicy: Always) serves like any other."""
+def _serving(spec: Spot) -> list[Spot]:
+    """The containers that run as long as the pod. An init container that stays (restartPolicy: Always) is like any."""
     staying = [c for c in spec.get("initContainers").items() if c.mapping().get("restartPolicy").value == "Always"]
+    return [*spec.get("containers").items(), *staying]
+
+
+def _named_ports(containers: list[Spot]) -> Mapping[str, int]:
+    """TCP ports by name."""
     found: dict[str, int] = {}
-    for container in [*spec.get("containers").items(), *staying]:
+    for container in containers:
         for entry in container.mapping().get("ports").items():
             name = entry.mapping().get("name").text()
             if name and entry.get("protocol").text("TCP") == "TCP":

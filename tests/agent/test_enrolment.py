@@ -71,7 +71,9 @@ class Node:
         self.engine, self.capture = Engine(), Capture()
         monkeypatch.setattr(enrolment.find, "processes", lambda _, uids: {uid: int(uid) for uid in uids})
         monkeypatch.setattr(enrolment.netns, "inode_of", lambda pid: pid)
-        monkeypatch.setattr(enrolment.netns, "open", lambda pid: SimpleNamespace(cookie=pid, close=lambda: None))
+        monkeypatch.setattr(
+            enrolment.netns, "open", lambda pid: SimpleNamespace(cookie=pid, inode=pid, close=lambda: None)
+        )
 
         async def in_order(work: Callable[[], T]) -> T:
             return work()

@@ -49,7 +49,7 @@ class LookupFacts(ctypes.Structure):
         ("ingress_ifindex", ctypes.c_uint32),
         ("local_port", ctypes.c_uint16),
         ("port_excluded", ctypes.c_uint8),
-        ("from_node", ctypes.c_uint8),
+        ("probe", ctypes.c_uint8),
     )
 
 

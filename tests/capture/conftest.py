@@ -52,8 +52,12 @@ def capture(node: pods.Node, bpffs: Path) -> Iterator[Capture]:
 def enrol(capture: Capture) -> Iterator[Enrol]:
     sockets: list[socket] = []
 
-    def enrol(pod: pods.Pod, settings: CaptureSettings = CaptureSettings()) -> Mapping[Role, socket]:  # noqa: B008
-        listeners = capture.enrol(pod.netns, addresses=pod.addresses, settings=settings)
+    def enrol(
+        pod: pods.Pod,
+        settings: CaptureSettings = CaptureSettings(),  # noqa: B008
+        *probed: int,
+    ) -> Mapping[Role, socket]:
+        listeners = capture.enrol(pod.netns, addresses=pod.addresses, settings=settings, probe_ports=frozenset(probed))
         sockets.extend(listeners.values())
         return listeners
 

@@ -71,12 +71,12 @@ def test_an_excluded_port_reaches_the_application(
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-def test_what_comes_from_the_node_is_the_applications_to_answer_or_not(
+def test_a_probe_is_the_applications_to_answer_or_not(
     capture: Capture, enrol: Enrol, node: pods.Node, pod: pods.Pod, version: int
 ) -> None:
     """A probe that the engine answered would say that an application listens which does not."""
     to = str(pod.v4 if version == 4 else pod.v6)
-    listeners = enrol(pod)
+    listeners = enrol(pod, CaptureSettings(), 8080)
     capture.know_node(frozenset({pod.gateway4, pod.gateway6}))
     assert node.run(apps.dial, to, 8080) == apps.REFUSED
     app = pod.start(apps.serve, "::", 8080)
@@ -84,16 +84,17 @@ def test_what_comes_from_the_node_is_the_applications_to_answer_or_not(
     assert node.run(apps.dial, to, 8080)["said"] == b"app"
     assert all(apps.idle(each) for each in listeners.values())
     assert capture.counters()["lookup_node"] == 2
-    client = node.start(apps.dial, to, 15008)
-    apps.take(listeners[Role.INBOUND_TUNNEL])
-    assert client.receive()["said"] == b"engine"
-    client.finish()
+    for port, role in ((15008, Role.INBOUND_TUNNEL), (8081, Role.INBOUND_PLAIN)):
+        client = node.start(apps.dial, to, port)
+        apps.take(listeners[role])
+        assert client.receive()["said"] == b"engine"
+        client.finish()
 
 
 def test_an_address_the_node_has_no_more_is_anybodys(
     capture: Capture, enrol: Enrol, node: pods.Node, pod: pods.Pod
 ) -> None:
-    listeners = enrol(pod)
+    listeners = enrol(pod, CaptureSettings(), 8080)
     capture.know_node(frozenset({pod.gateway4}))
     capture.know_node(frozenset({pod.gateway6}))
     client = node.start(apps.dial, str(pod.v4), 8080)

@@ -24,6 +24,7 @@ from tests.dataplane.worlds import (
     CLIENT,
     CLIENT_IP,
     LEGACY_IP,
+    NODE_1,
     NODE_2,
     WEB,
     WEB_IP,
@@ -148,11 +149,22 @@ def test_plaintext_is_allowed_where_nothing_forbids_it_and_refused_under_strict(
     assert plaintext(CLIENT_IP, ONLY_CLIENT) == (abi.Verdict.REFUSE, "no_allow_matched")
 
 
-def test_probes_from_the_pods_own_node_pass_even_under_strict_and_another_nodes_do_not() -> None:
-    assert plaintext(NODE_2, STRICT) == (abi.Verdict.CARRY, "")
-    gateway = address("169.254.1.1")
-    assert plaintext(gateway, STRICT, host=frozenset({gateway})) == (abi.Verdict.CARRY, "")
-    assert plaintext(address("172.16.0.1"), STRICT) == (abi.Verdict.REFUSE, "strict_mtls")
+def test_a_probe_from_this_node_passes_even_under_strict_and_what_else_comes_from_it_does_not() -> None:
+    probed, gateway = a_pod("web", WEB_IP, "node-2", probe_ports=frozenset({8080})), address("169.254.1.1")
+    assert plaintext(NODE_2, STRICT, probed) == (abi.Verdict.CARRY, "")
+    assert plaintext(gateway, STRICT, probed, host=frozenset({gateway})) == (abi.Verdict.CARRY, "")
+    assert plaintext(gateway, STRICT, probed) == (abi.Verdict.REFUSE, "strict_mtls")
+    assert plaintext(NODE_1, STRICT, probed) == (abi.Verdict.REFUSE, "strict_mtls")
+    assert plaintext(NODE_2, STRICT) == (abi.Verdict.REFUSE, "strict_mtls")
+    assert plaintext(gateway, STRICT, host=frozenset({gateway})) == (abi.Verdict.REFUSE, "strict_mtls")
+
+
+def test_a_probes_record_names_its_port_and_depends_on_the_pod() -> None:
+    probed, gateway = a_pod("web", WEB_IP, "node-2", probe_ports=frozenset({8080})), address("169.254.1.1")
+    question = Plaintext("shop/web", "uid-web", gateway, WEB_IP, 8080)
+    outcome = inbound.judge_plaintext(question, a_world(probed), frozenset({gateway}))
+    assert outcome.flow.rule == "node-local probe of port 8080 from 169.254.1.1, of Node node-2"
+    assert {"wl:shop/web", f"ip:{gateway}"} <= outcome.deps
 
 
 def test_plaintext_to_an_address_that_is_not_the_pods_is_refused() -> None:

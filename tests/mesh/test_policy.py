@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 import pytest
 
 from ambient.lab import NotReady
@@ -133,6 +136,28 @@ def test_a_probe_says_what_the_app_says_not_what_the_mesh_does(mesh: Mesh) -> No
         assert mesh.agent("node2")["pods"]["shop/deaf"]["captured"]
     finally:
         mesh.delete(deaf)
+
+
+def test_under_strict_the_node_itself_reaches_the_port_of_a_probe_and_no_other(mesh: Mesh) -> None:
+    def asked(port: int) -> bytes:
+        """What web says to a process on its node's own network; nothing when it is refused."""
+        with (
+            contextlib.suppress(ConnectionResetError),
+            mesh.inside("node2", lambda: socket.create_connection((mesh.ip("shop/web"), port), timeout=5)) as sock,
+        ):
+            sock.sendall(b"echo hello\n")
+            return bytes(sock.recv(100))
+        return b""
+
+    assert [asked(port) for port in (8080, 8081)] == [b"hello\n"] * 2
+    with mesh.having(mtls("STRICT")):
+        mesh.mark()
+        assert [asked(port) for port in (8080, 8081)] == [b"hello\n", b""]
+        record = mesh.record("destination", verdict="deny")
+    assert record["reason"] == "strict_mtls"
+    assert record["rule"].endswith("its own Node may call the ports that its probes name, 8080")
+    with mesh.having(policy("nobody", app="web")):
+        assert [asked(port) for port in (8080, 8081)] == [b"hello\n", b""]
 
 
 def test_a_namespace_that_requires_mtls_says_nothing_in_the_clear(mesh: Mesh) -> None:

@@ -264,14 +264,60 @@ def test_plaintext_that_is_permitted_still_meets_the_policies() -> None:
     assert judge(ALLOW_NOBODY, peer=None).reason == "no_allow_matched"
 
 
+PROBED = replace(SERVER, probe_ports=frozenset({8080, 9000}))
+GATEWAY = "169.254.1.1"  # the node's, and no Node's in the World
+
+
 @pytest.mark.parametrize(
-    ("source", "may"),
-    [("10.0.0.1", True), ("10.0.0.2", False), ("10.1.0.2", False)],
-    ids=["its own node", "another node", "a pod of its node"],
+    ("source", "port", "more", "may"),
+    [
+        ("10.0.0.1", 8080, {}, True),
+        ("10.0.0.1", 9000, {}, True),
+        (GATEWAY, 8080, {"node_local": True}, True),
+        ("10.0.0.1", 8081, {}, False),
+        (GATEWAY, 8081, {"node_local": True}, False),
+        (GATEWAY, 8080, {}, False),
+        ("10.0.0.2", 8080, {}, False),
+        ("10.1.0.2", 8080, {}, False),
+    ],
+    ids=[
+        "its own node",
+        "another probe",
+        "its node's gateway",
+        "no probe's port",
+        "the gateway to no probe's port",
+        "another node's gateway",
+        "another node",
+        "a pod of its node",
+    ],
 )
-def test_probes_from_the_pods_own_node_pass_strict_and_policies(source: str, may: bool) -> None:
-    verdict = judge(STRICT, ALLOW_NOTHING, peer=None, source=source)
+def test_what_the_pods_own_node_sends_to_the_ports_of_its_probes_passes_strict_and_policies(
+    source: str, port: int, more: dict[str, bool], may: bool
+) -> None:
+    world = a_world(PROBED, CLIENT, OTHER, NODE, FAR_NODE, STRICT, ALLOW_NOTHING)
+    verdict = policy.decide(world, PROBED, peer=None, source=IP(source), to=IP("10.1.0.1"), port=port, **more)
     assert isinstance(verdict, policy.Allow) is may
+    assert verdict.rule.startswith(f"node-local probe of port {port} from {source}") is may
+
+
+def test_to_other_ports_the_pods_own_node_is_a_client_without_identity() -> None:
+    assert allowed(peer=None, source="10.0.0.1")
+    assert judge(ALLOW_NOTHING, peer=None, source="10.0.0.1").reason == "no_allow_matched"
+    refused = judge(STRICT, peer=None, source="10.0.0.1")
+    assert refused.reason == "strict_mtls"
+    assert refused.why.endswith("its own Node may call the ports that its probes name, of which there are none")
+
+
+def test_a_probe_that_comes_or_goes_is_a_reason_to_judge_again() -> None:
+    before, after = a_world(*ALL), a_world(PROBED, CLIENT, OTHER, NODE, FAR_NODE)
+    verdict = policy.decide(before, SERVER, peer=None, source=IP("10.0.0.1"), to=IP("10.1.0.1"), port=8080)
+    assert verdict.deps & diff(before, after).touched()
+
+
+def test_an_identity_from_its_own_node_is_judged_as_any_on_a_probes_port() -> None:
+    world = a_world(PROBED, CLIENT, NODE, ALLOW_NOTHING)
+    verdict = policy.decide(world, PROBED, peer=CART, source=IP(CLIENT_IP), to=IP("10.1.0.1"), port=8080)
+    assert verdict.reason == "no_allow_matched"
 
 
 def mode_of(

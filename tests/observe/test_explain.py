@@ -88,6 +88,15 @@ def test_a_server_that_is_not_captured_yet_is_reached_in_the_clear_and_has_no_po
     assert (row["path"], row["verdict"], row["why"]) == ("plaintext", "allow", "the pod is not captured yet")
 
 
+def test_a_pod_on_the_network_of_the_servers_node_is_let_in_where_a_probe_would_be_and_nowhere_else() -> None:
+    monitor = a_pod("other/monitor-1", "192.0.2.2", node="b", enrolled=False, host_network=True)
+    probed = a_pod("shop/web-1", "10.0.1.2", node="b", probe_ports=frozenset({8080}))
+    row = only(ask(monitor, probed, STRICT, source="other/monitor-1", to="web.shop:80"))
+    assert (row["verdict"], row["rule"]) == ("allow", "node-local probe of port 8080 from 192.0.2.2, of Node b")
+    row = only(ask(monitor, STRICT, source="other/monitor-1", to="web.shop:80"))
+    assert (row["verdict"], row["reason"]) == ("deny", "strict_mtls")
+
+
 def test_an_unenrolled_server_has_no_policy() -> None:
     row = only(ask(to="10.0.1.9:80"))
     assert (row["path"], row["verdict"], row["rule"]) == ("plaintext", "allow", "no policy is enforced")

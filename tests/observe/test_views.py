@@ -12,7 +12,7 @@ from .worlds import a_pod, a_service, a_world
 
 WORLD = a_world(
     a_pod("shop/web-2", "10.0.0.3", node="b", ready=False),
-    a_pod("shop/web-1", "10.0.0.2"),
+    a_pod("shop/web-1", "10.0.0.2", probe_ports=frozenset({9090, 8080})),
     a_pod("other/job-1", "10.0.0.4", enrolled=False),
     a_service("shop/web", "10.96.0.1"),
     a_service("shop/quiet", selector={"app": "nobody"}),
@@ -37,6 +37,7 @@ def test_workloads_are_sorted_and_tell_identity_and_state() -> None:
         "state": "captured",
         "identity": "spiffe://cluster.local/ns/shop/sa/web",
         "services": ["shop/web"],
+        "probe_ports": [8080, 9090],
     }
 
 

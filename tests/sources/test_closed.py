@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -107,6 +108,8 @@ def test_an_allow_beside_one_that_cannot_be_read_does_not_help() -> None:
 
 def test_the_kubelet_still_probes() -> None:
     world = a_world(a_policy({"rules": BAD_RULES}), a_policy({"mtls": []}, "PeerAuthentication"))
+    probed = dataclasses.replace(world.workloads["shop/web"], probe_ports=frozenset({80}))
+    world = world.replace([probed], revision="2")
     assert isinstance(judged(world, "web", plaintext=True, source=NODE_IP), policy.Allow)
 
 

@@ -85,6 +85,7 @@ WORKLOADS = named(
     ports=st.dictionaries(st.sampled_from(["http", "grpc"]), PORTS),
     ready=st.booleans(),
     draining=st.booleans(),
+    probe_ports=st.frozensets(PORTS, max_size=3),
     enrolled=st.booleans(),
     captured=st.booleans(),
     host_network=st.booleans(),

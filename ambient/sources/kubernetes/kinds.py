@@ -24,9 +24,28 @@ class Metadata(TypedDict, total=False):
     ownerReferences: Any
 
 
+class Probe(TypedDict, total=False):
+    httpGet: Any
+    tcpSocket: Any
+    grpc: Any
+
+
+class Hook(TypedDict, total=False):
+    httpGet: Any
+
+
+class Lifecycle(TypedDict, total=False):
+    postStart: Hook | None
+    preStop: Hook | None
+
+
 class Container(TypedDict, total=False):
     ports: Any
     restartPolicy: Any
+    startupProbe: Probe | None
+    livenessProbe: Probe | None
+    readinessProbe: Probe | None
+    lifecycle: Lifecycle | None
 
 
 class Condition(TypedDict, total=False):
