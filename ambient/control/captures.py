@@ -85,7 +85,9 @@ class Captures:
         annotations = {CAPTURED: "true" if mark.captured else None}
         async with self._places:
             try:
-                await self._api.patch(api.POD, {"metadata": {**metadata, "annotations": annotations}}, Patch.MERGE)
+                await self._api.patch(
+                    api.POD, {"metadata": {**metadata, "annotations": annotations}}, Patch.MERGE, status=True
+                )  # by its status: the right to change pods would be one to change their images
             except ApiError as error:
                 if error.status != api.NOT_FOUND:  # INVALID: it is another pod by now, as the World will say soon
                     raise
