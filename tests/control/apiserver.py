@@ -182,7 +182,8 @@ class ApiServer(httpx2.AsyncBaseTransport):
         fresh = body if method == "PUT" else _merged(current, body)
         fresh = {**fresh, "metadata": {**fresh["metadata"], "uid": current["metadata"]["uid"]}}
         if path.subresource == "status":
-            fresh = {**current, "status": fresh.get("status", {})}
+            metadata = fresh["metadata"] if path.plural == "pods" else current["metadata"]  # as real ones do for pods
+            fresh = {**current, "metadata": metadata, "status": fresh.get("status", {})}
         return self._store(key, fresh)
 
     def _create(self, key: Key, obj: Json) -> Json:
