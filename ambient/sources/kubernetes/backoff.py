@@ -18,11 +18,13 @@ class Backoff:
     chance: Callable[[], float] = random.random  # from 0 to 1
     _failures: int = 0
 
-    def failed(self, at_least: float = 0.0) -> float:
-        """Count a failure; the seconds to wait. at_least: what the server asked for."""
+    def failed(self, asked_for: float = 0.0) -> float:
+        """Count a failure; the seconds to wait. asked_for: by the server, which knows better; 0: it did not say."""
         ceiling = min(LONGEST_S, 2 * SHORTEST_S * float(2 ** min(self._failures, 16)))
         self._failures += 1
-        return max(ceiling * (1 + self.chance()) / 2, min(at_least, AT_MOST_S))
+        if asked_for:
+            return min(asked_for, AT_MOST_S) * (1 + self.chance() / 2)
+        return ceiling * (1 + self.chance()) / 2
 
     def worked(self) -> None:
         self._failures = 0

@@ -20,8 +20,9 @@ PAGE = 500  # objects asked for at a time: some 4 MB of pods, and no long pause 
 PORTION = 100  # objects handed on at a time: 10 ms of reading, then others have their turn
 WATCH_S = 300  # the server ends a watch after so long, which spreads watches over its replicas
 SPREAD_S = 60  # but not all at once
-GRACE_S = 30.0  # silence beyond the server's own end: the connection is dead, whatever TCP says
+SILENCE_S = 120.0  # a bookmark comes every minute: a server that hangs still acknowledges what TCP sends
 LIVED_S = 1.0  # a watch that ended sooner without a word is a failure, or it would be asked for in a tight loop
+GONE = 410
 PATIENT = (0, 429, 503)  # no answer, too many requests, starting: the place to go on from is as good as before
 
 
@@ -72,6 +73,7 @@ class Follower:
         self._decoder = Decoder(resource.shape)
         self._chance = chance
         self._backoff = Backoff(chance)
+        self._lost = Backoff(chance)  # for a place that the server forgot: it may be back from a long absence
         self._place = ""  # the resourceVersion to go on from; empty: list
         self._paged = True
 
@@ -84,15 +86,22 @@ class Follower:
                     async for item in part:
                         yield item
             except (ApiError, Malformed) as error:
-                wait = 0.0
-                if isinstance(error, ApiError):
-                    wait = error.retry_after
-                    # a list that lost its place half way is asked for in one piece, which cannot lose it
-                    self._paged = self._paged and not (error.status == 410 and not self._place)
-                if isinstance(error, Malformed) or error.status not in PATIENT:
-                    self._place = ""
                 yield Trouble(str(error))
-                await asyncio.sleep(self._backoff.failed(wait))
+                await asyncio.sleep(self._failed(error))
+
+    def _failed(self, error: ApiError | Malformed) -> float:
+        """Decide where to go on after a failure; how long to wait before."""
+        if isinstance(error, Malformed):
+            self._place = ""
+            return self._backoff.failed()
+        if error.status == GONE:
+            # a list that lost its place half way is asked for in one piece, which cannot lose it
+            self._paged = self._paged and self._place != ""
+            self._place = ""
+            return self._lost.failed()
+        if error.status not in PATIENT:
+            self._place = ""
+        return self._backoff.failed(error.retry_after)
 
     async def _list(self) -> AsyncGenerator[Item, None]:
         """Ends when the list is complete."""
@@ -122,7 +131,7 @@ class Follower:
             "timeoutSeconds": str(seconds),
         }
         began, heard = asyncio.get_running_loop().time(), False
-        async with self._client.stream(self._path, self._fields | params, silence_s=seconds + GRACE_S) as pieces:
+        async with self._client.stream(self._path, self._fields | params, silence_s=SILENCE_S) as pieces:
             yield Watching()
             lines = Lines()
             async for piece in pieces:
@@ -131,6 +140,7 @@ class Follower:
                     continue
                 heard = True
                 self._backoff.worked()
+                self._lost.worked()
                 place = self._in_order(events)
                 if happened := [event for event in events if event.change is not Change.BOOKMARK]:
                     yield Happened(happened)

@@ -29,7 +29,11 @@ def test_what_works_starts_it_anew() -> None:
     assert backoff.failed() == pytest.approx(0.1)
 
 
-def test_the_server_may_ask_for_more_but_not_for_anything() -> None:
+def test_the_server_may_ask_for_another_delay_but_not_for_any() -> None:
     backoff = Backoff(lambda: 0.0)
     assert backoff.failed(7) == 7
     assert backoff.failed(86_400) == 120
+    for _ in range(9):
+        backoff.failed()
+    assert backoff.failed(1) == 1
+    assert Backoff(lambda: 1.0).failed(1) == 1.5
