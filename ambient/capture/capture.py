@@ -42,6 +42,7 @@ class Capture:
         self._tables = Tables(pins.maps)
         self._pods: dict[int, Enrolment] = {}
         self._exempt: set[int] = set()
+        self._node: frozenset[IPAddress] | None = None  # its own addresses, once told
 
     @classmethod
     def open(cls, cgroup: Path, bpffs: Path, *, wait: float = 0.0) -> Self:
@@ -68,6 +69,7 @@ class Capture:
 
     def know_node(self, addresses: frozenset[IPAddress]) -> None:
         """What comes from these, the node's own, is left to pods' applications: probes are theirs to answer."""
+        self._node = addresses
         self._tables.put_node_addresses(addresses)
 
     def exempt(self, cgroup: Path) -> None:
@@ -167,6 +169,8 @@ class Capture:
         mended = self._pins.verify()
         failures: list[str] = []
         mended += [f"the exemption of cgroup {each} was gone" for each in self._exempt if self._tables.exempt(each)]
+        if self._node is not None and self._tables.put_node_addresses(self._node):
+            mended.append("the node's own addresses were different")
         for cookie, pod in self._pods.items():
             if not pod.capturing:
                 continue  # its listeners are closed by now, and what remains is only for connections that end

@@ -85,8 +85,8 @@ class Tables:
             changed |= wanted != there
         return changed
 
-    def put_node_addresses(self, addresses: frozenset[IPAddress]) -> None:
-        """Make the node's own addresses exactly these."""
+    def put_node_addresses(self, addresses: frozenset[IPAddress]) -> bool:
+        """Make the node's own addresses exactly these; whether anything had to change."""
         table = self._maps["node_addresses"]
         wanted = {bytes(abi.Ip.of(each)) for each in addresses}
         there = set(table)
@@ -94,6 +94,7 @@ class Tables:
             table.delete(key)
         for key in wanted - there:
             table.put(key, _PRESENT)
+        return wanted != there
 
     def exempt(self, cgroup: int, alive: Callable[[], set[int]] | None = None) -> bool:
         """Whether it was not there yet. With `alive`, entries of cgroups that are not any more are dropped."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ambient.capture import Capture, Role
+from ambient.capture import Capture, Role, abi
 from ambient.model.mesh import CaptureSettings
 
 from . import apps, pods
@@ -89,6 +89,14 @@ def test_a_probe_is_the_applications_to_answer_or_not(
         apps.take(listeners[role])
         assert client.receive()["said"] == b"engine"
         client.finish()
+
+
+def test_what_is_known_of_the_node_is_mended(capture: Capture, pod: pods.Pod, bpffs: Path) -> None:
+    capture.know_node(frozenset({pod.gateway4}))
+    assert capture.verify() == []
+    pods.delete_entry(bpffs, "node_addresses", bytes(abi.Ip.of(pod.gateway4)))
+    assert capture.verify() == ["the node's own addresses were different"]
+    assert capture.verify() == []
 
 
 def test_an_address_the_node_has_no_more_is_anybodys(
