@@ -174,6 +174,11 @@ class Agent:
         self.wait(lambda: len(self.ended) >= count, f"{count} records, {len(self.ended)} came", timeout)
         return list(self.ended)
 
+    def await_dial_failures(self, count: int = 1) -> list[abi.DialFailed]:
+        """Told at once, but not waited for by the connection that then succeeds elsewhere."""
+        self.wait(lambda: len(self.dial_failures) >= count, f"{count} failed dials")
+        return list(self.dial_failures)
+
     def await_questions(self, kind: abi.Type, count: int = 1) -> Sequence[verdicts.Question]:
         self.wait(lambda: len(self.asked(kind)) >= count, f"{count} questions {kind.name}")
         return self.asked(kind)

@@ -192,7 +192,9 @@ class App:
 
     def join(self) -> None:
         """Wait for the handlers of all accepted connections, and raise what one of them raised."""
-        for thread in list(self._threads):
+        with self._changed:  # one that was accepted has its thread in the list by then
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a handler is still waiting for its connection to end"
         if self.errors:

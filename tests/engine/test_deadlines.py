@@ -41,7 +41,7 @@ def test_a_dial_that_nobody_answers(tmp_path: pathlib.Path, ca: pki.Authority, p
             assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert record.reason in (abi.Reason.DIAL, abi.Reason.TIMEOUT)
-        assert len(near.agent.dial_failures) == 1
+        assert len(near.agent.await_dial_failures()) == 1
 
 
 def test_an_app_that_does_not_answer_our_dial_is_a_failure_of_the_server(

@@ -29,7 +29,7 @@ def test_the_next_choice_is_tried_when_a_tunnel_cannot_be_dialled(pair: harness.
             assert apps.read_exactly(client, 5) == b"hello"
     (record,) = pair.near.agent.await_ended()
     assert (record.reason, record.dialled, record.body.target) == (abi.Reason.CLOSED, pair.tunnel, pair.TARGET)
-    (failed,) = pair.near.agent.dial_failures
+    (failed,) = pair.near.agent.await_dial_failures()
     assert (failed.target, verdicts.read(failed.dial)) == (1, dead)
     assert (failed.reason, failed.error) == (abi.Reason.DIAL, errno.ECONNREFUSED)
     assert failed.answer == record.body.answer
@@ -41,7 +41,7 @@ def test_the_next_choice_is_tried_when_a_dial_takes_too_long(tmp_path: pathlib.P
         with apps.connect(door) as client:
             client.sendall(b"hello")
             assert apps.read_exactly(client, 5) == b"hello"
-        (failed,) = pair.near.agent.dial_failures
+        (failed,) = pair.near.agent.await_dial_failures()
         assert failed.target == 1
 
 
@@ -53,7 +53,7 @@ def test_the_next_choice_is_tried_when_the_first_speaks_no_tls(pair: harness.Pai
         with apps.connect(door) as client:
             client.sendall(b"hello")
             assert apps.read_exactly(client, 5) == b"hello"
-    (failed,) = pair.near.agent.dial_failures
+    (failed,) = pair.near.agent.await_dial_failures()
     assert (failed.target, failed.reason) == (1, abi.Reason.HANDSHAKE)
 
 
@@ -69,7 +69,7 @@ def test_the_next_choice_is_tried_when_the_first_is_a_stranger(pair: harness.Pai
             client.sendall(b"hello")
             assert apps.read_exactly(client, 5) == b"hello"
         assert stranger.requests == []
-    (failed,) = pair.near.agent.dial_failures
+    (failed,) = pair.near.agent.await_dial_failures()
     assert (failed.target, failed.reason) == (1, abi.Reason.STRANGER)
 
 
@@ -82,7 +82,7 @@ def test_what_the_client_said_at_once_goes_to_the_choice_that_works(pair: harnes
         with apps.connect(door) as client:
             apps.send_pattern(client, 10_000)
             assert apps.expect_pattern(client, 10_000) == 10_000
-    (failed,) = pair.near.agent.dial_failures
+    (failed,) = pair.near.agent.await_dial_failures()
     assert (failed.target, failed.reason, failed.error) == (1, abi.Reason.PEER_REFUSED, 503)
     (record,) = pair.near.agent.await_ended()
     assert record.moved == (10_000, 10_000)
@@ -100,7 +100,7 @@ def test_only_so_many_further_choices_are_tried(tmp_path: pathlib.Path, ca: pki.
         assert apps.is_refused(door)
         (record,) = near.agent.await_ended()
         assert (record.reason, record.body.error) == (abi.Reason.DIAL, errno.ECONNREFUSED)
-        tried = [verdicts.read(failed.dial) for failed in near.agent.dial_failures]
+        tried = [verdicts.read(failed.dial) for failed in near.agent.await_dial_failures(3)]
         assert len(tried) == len(set(tried)) == 3
 
 
@@ -110,7 +110,7 @@ def test_a_clear_dial_that_fails_is_retried_too(far: harness.Node) -> None:
         with apps.connect(door) as client:
             client.sendall(b"hello")
             assert apps.read_exactly(client, 5) == b"hello"
-    assert [verdicts.read(failed.dial) for failed in far.agent.dial_failures] == [dead]
+    assert [verdicts.read(failed.dial) for failed in far.agent.await_dial_failures()] == [dead]
 
 
 def test_an_app_that_cannot_be_dialled_is_a_503_to_its_peer(far: harness.Node, ca: pki.Authority) -> None:
