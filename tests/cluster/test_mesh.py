@@ -92,7 +92,7 @@ def test_probes_go_on_and_strangers_stay_out_where_it_is_strict(enrolled: Space,
         eventually("the stranger is refused", lambda: stranger.ask(ip, 8080).was_refused)
         assert client.ask(ip, 8080).who["pod"] == "web-2"
     enrolled.run(server("late", "node2"))  # ready only if kubelet's probe gets through
-    enrolled.kubectl("delete", "pod", "late", "peerauthentications.ambient.dev/default", "--wait=false")
+    enrolled.kubectl("delete", "pod/late", "peerauthentications.ambient.dev/default", "--wait=false")
 
 
 def test_a_denied_caller_is_refused_by_the_rule_and_the_policy_says_that_it_holds(
