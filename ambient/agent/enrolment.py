@@ -160,9 +160,10 @@ class Enrolment:
 
     async def idle(self, cookie: int) -> None:
         """The last connection of a pod that left is over: nothing needs its routes any more."""
-        if self._leaving.pop(cookie, None) is not None:
-            self._forget_keys()
-            await self._in_order(functools.partial(self._capture.forget, cookie))
+        async with self._alone:  # until it is forgotten, a change would find it pinned and let it go once more
+            if self._leaving.pop(cookie, None) is not None:
+                self._forget_keys()
+                await self._in_order(functools.partial(self._capture.forget, cookie))
 
     def _forget_keys(self) -> None:
         """An identity's key goes with its last pod; a pod that left may need it until its last connection is over."""

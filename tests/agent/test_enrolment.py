@@ -137,3 +137,31 @@ def test_what_an_earlier_agent_captured_keeps_its_key_until_its_connections_ende
     assert node.engine.kept == {CLIENT, WEB}
     node.idle(7)
     assert node.engine.kept == {WEB}
+
+
+def test_a_pod_that_is_being_forgotten_is_not_let_go_once_more(node: Node) -> None:
+    """Its last connection is over, the kernel is slow to take its pins down, and a change comes in between."""
+
+    async def scene() -> None:
+        forgetting, forgotten = asyncio.Event(), asyncio.Event()
+
+        async def in_order(work: Callable[[], T]) -> T:
+            if getattr(work, "func", None) == node.capture.forget:
+                forgetting.set()
+                await forgotten.wait()
+                node.capture.cookies.discard(1)
+            return work()
+
+        node.capture.leave = lambda _: None  # type: ignore[method-assign]  # pins stay until they are forgotten
+        node.enrolment._in_order = in_order  # type: ignore[assignment]
+        await node.enrolment.converge(World.build(workloads=[a_pod_of("client", 1, "client")]))
+        await node.enrolment.converge(World.build())
+        idle = asyncio.create_task(node.enrolment.idle(1))
+        await forgetting.wait()
+        change = asyncio.create_task(node.enrolment.converge(World.build()))
+        await asyncio.sleep(0)
+        forgotten.set()
+        await asyncio.gather(idle, change)
+        assert (node.engine.left, node.enrolment.leaving) == ([1], 0), "the engine would never say idle again"
+
+    asyncio.run(scene())
