@@ -15,7 +15,7 @@ from lightkube.config.models import Cluster, Context, User
 from ambient.sources.kubernetes.client import Client
 
 SERVER = "https://api.test"
-CONFIG = SingleConfig("test", Context("test"), Cluster(SERVER), User())
+CONFIG = SingleConfig("test", Context("test"), Cluster(SERVER, insecure=True), User())  # no CA bundle to load
 FOREVER = 1e6  # seconds: longer than any test, and over at once on virtual time
 Piece = bytes | float | Exception  # to send, to wait (seconds), to break with
 

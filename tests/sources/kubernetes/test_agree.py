@@ -162,7 +162,7 @@ FIRST = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=STEPS, page=st.sampled_from([1, 3, 1000]), cut=st.sampled_from([0, 1, 40]), repeat=st.booleans())
 def test_after_any_history_both_are_the_same_world_and_none_in_between_was_made_of_a_part(
     steps: list[Any], page: int, cut: int, repeat: bool
