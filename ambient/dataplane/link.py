@@ -43,7 +43,7 @@ class Link:
         self._packets: deque[wire.Packet] = deque()
         self._flush_due = False
         self._seen = 0
-        self._acknowledge = False
+        self._acknowledge_due = False
         self._sock: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             self._sock.connect(os.fspath(path))
@@ -76,10 +76,15 @@ class Link:
         self._flush_soon()
 
     def seen(self) -> None:
-        """One more of this attachment's ENDED is recorded: the engine may forget it."""
+        """One more of this attachment's ENDED is recorded: the engine may forget it.
+
+        It is told after all that was due when this was called, above all the writing of the journal. What leaves
+        in this turn anyway may be due before that, so the acknowledgement does not go along with it.
+        """
         self._seen += 1
-        self._acknowledge = True
-        self._flush_soon()
+        if not self._acknowledge_due:
+            self._acknowledge_due = True
+            self._loop.call_soon(self._acknowledge)
 
     def close(self, reason: str = "closed by the agent") -> None:
         sock, self._sock = self._sock, None
@@ -99,11 +104,14 @@ class Link:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
+    def _acknowledge(self) -> None:
+        self._acknowledge_due = False
+        self._queue.append(wire.Message(abi.Type.SEEN, abi.Ref(id=self._seen)))
+        if not self._flush_due:
+            self._flush()
+
     def _flush(self) -> None:
         self._flush_due = False
-        if self._acknowledge:
-            self._acknowledge = False
-            self._queue.append(wire.Message(abi.Type.SEEN, abi.Ref(id=self._seen)))
         self._packets.extend(wire.pack(self._queue))
         self._queue.clear()
         self._writable()

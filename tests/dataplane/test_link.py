@@ -140,6 +140,23 @@ def test_records_seen_in_one_turn_are_acknowledged_by_one_running_number(tmp_pat
     run(tmp_path, story)
 
 
+def test_a_record_is_written_before_it_is_acknowledged_whatever_else_leaves_in_that_turn(tmp_path: Path) -> None:
+    """An agent that is killed in between would lose it: the engine tells the next agent only what was not seen."""
+
+    async def story(link: Link, sock: socket.socket, _: Heard) -> None:
+        link.send(Message(abi.Type.UNLISTEN, abi.Ref(id=1)))  # an answer, say, of an earlier packet
+        earlier: list[bytes] = []
+        asyncio.get_running_loop().call_soon(lambda: earlier.append(sock.recv(abi.PACKET_MAX)))  # as the journal writes
+        link.seen()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [abi.Head.from_buffer_copy(data).type for data in earlier] == [abi.Type.UNLISTEN]
+        assert len(earlier[0]) == 16, "nothing else was in that packet"
+        assert abi.Head.from_buffer_copy(sock.recv(abi.PACKET_MAX)).type == abi.Type.SEEN
+
+    run(tmp_path, story)
+
+
 def test_what_the_engine_says_arrives_with_descriptors(tmp_path: Path) -> None:
     async def story(_: Link, sock: socket.socket, heard: Heard) -> None:
         (packet,) = wire.pack(
