@@ -22,8 +22,13 @@ class Decision:
     question: Question | None  # None: inherited from another version, only its record is known
     flow: Flow
     outcome: Outcome | None = None  # None: inherited, its details died with the agent that made it
+    cut: Flow | None = None  # why its connections were cut
     in_force: bool = True  # the engine may be repeating it
     deps: frozenset[str] = frozenset()
+
+    def flow_of(self, end: int) -> Flow:
+        """For the record of a connection that ended so. One that was over before the cut was allowed to its end."""
+        return self.cut if self.cut is not None and end == abi.Reason.CUT else self.flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,8 @@ class Decisions:
             self._depend(decision, now.deps)
             decision.outcome = now
             revision.forget.append(decision.id)
-            if decision.flow.verdict == "allow" and now.verdict is abi.Verdict.REFUSE:
-                decision.flow = replace(decision.flow, verdict="deny", rule=now.flow.rule, reason=now.flow.reason)
+            if decision.cut is None and decision.flow.verdict == "allow" and now.verdict is abi.Verdict.REFUSE:
+                decision.cut = replace(decision.flow, verdict="deny", rule=now.flow.rule, reason=now.flow.reason)
                 revision.cut.append(decision)
         return revision
 

@@ -216,7 +216,7 @@ class Proxy:
         if conn.setup_ns and conn.dialled.port and not self._health.quiet:
             self._health.worked(*wire.read_addr(conn.dialled))
         note = self.decisions.take_note(conn.answer)
-        flow = endings.flow_of(conn, decision.flow if decision else None, note, self.world, self._pods)
+        flow = endings.flow_of(conn, decision.flow_of(conn.reason) if decision else None, note, self.world, self._pods)
         engine = f"{self._engine.start_at:x}" if self._engine else ""
         self._observer.ended(flow, endings.ending(conn, text, engine))
         link.seen()

@@ -80,7 +80,9 @@ def test_a_decision_that_would_now_be_refused_is_cut_and_its_record_says_why() -
     old = decisions.decide(a_question())
     judge.outcome = DENY
     assert decisions.touched(ALLOW.deps).cut == [old]
-    assert (old.flow.verdict, old.flow.rule, old.flow.reason) == ("deny", "because", "denied_by_policy")
+    flow = old.flow_of(abi.Reason.CUT)
+    assert (flow.verdict, flow.rule, flow.reason) == ("deny", "because", "denied_by_policy")
+    assert old.flow_of(abi.Reason.CLOSED) == ALLOW.flow, "it was allowed, and over before it was refused"
     assert decisions.touched({"policy:shop"}).cut == [], "it is cut once"
 
 

@@ -294,6 +294,21 @@ def test_a_change_tells_the_engine_to_cut_what_would_be_refused_now() -> None:
     assert message.body.answer == answer.answer
 
 
+def test_what_ended_before_the_cut_is_recorded_as_it_was_allowed() -> None:
+    setup = Setup()
+    answer = setup.accepted(PLAIN, LEGACY_IP, CLIENT_IP, 80)
+    strict = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
+    setup.proxy.world = setup.world.replace([strict], revision="2")
+    setup.proxy.revise(setup.proxy.decisions.touched({"policy:shop"}))
+    for number, reason in enumerate((abi.Reason.CLOSED, abi.Reason.RESET_CLIENT, abi.Reason.CUT)):
+        setup.say(abi.Type.ENDED, abi.Conn(id=number, answer=answer.answer, reason=reason, setup_ns=5))
+    assert [(flow.verdict, flow.reason) for flow, _ in setup.records.all] == [
+        ("allow", ""),
+        ("allow", ""),
+        ("deny", "strict_mtls"),
+    ]
+
+
 def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent() -> None:
     first = Setup()
     first.say(
@@ -317,6 +332,8 @@ def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent()
     second.say(abi.Type.ENDED, abi.Conn(id=1, answer=777, reason=abi.Reason.CUT))
     ((flow, _),) = second.records.all
     assert (flow.verdict, flow.reason, flow.destination.workload) == ("deny", "strict_mtls", "client")
+    second.say(abi.Type.ENDED, abi.Conn(id=2, answer=777, reason=abi.Reason.CLOSED))
+    assert second.records.all[1][0].verdict == "allow", "it ended while no agent was there, before the policy"
 
 
 def test_a_failed_dial_touches_only_the_decisions_of_its_services() -> None:
