@@ -286,13 +286,14 @@ class Agent:
                 log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
             if await self.enrolment.moved() or self.enrolment.failures or self.cni.is_leaving:
                 self._changed.set()
+            asked = self.proxy.decisions.out_of_force()
             try:
                 rows = await self.engine.inventory(answers=True)
             except TimeoutError:
                 log.error("engine %d does not answer: is it stopped?", self.engine.pid)  # noqa: TRY400 - as above
                 continue
             alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
-            self.proxy.decisions.keep_only(alive)
+            self.proxy.decisions.drop_unused(asked, alive)
 
     async def _stopped(self) -> None:
         await self._stop.wait()

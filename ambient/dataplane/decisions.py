@@ -112,11 +112,15 @@ class Decisions:
     def rejudge_all(self) -> Revision:
         return self._rejudge([self._by_id[number] for number in sorted(self._by_id)])
 
-    def keep_only(self, alive: Iterable[int]) -> None:
-        """Drop what is out of force and has no connection left: all but these ids."""
-        keep = set(alive)
-        for number in [n for n, d in self._by_id.items() if not d.in_force and n not in keep]:
-            self._drop(self._by_id[number])
+    def out_of_force(self) -> frozenset[int]:
+        """What is not given again, so that the engine has all it will ever have under it."""
+        return frozenset(number for number, decision in self._by_id.items() if not decision.in_force)
+
+    def drop_unused(self, asked: frozenset[int], alive: Iterable[int]) -> None:
+        """Drop what has no connection left. `asked`: what was out of force before the engine listed what is alive."""
+        for number in asked.difference(alive):
+            if number in self._by_id:
+                self._drop(self._by_id[number])
 
     def _rejudge(self, decisions: Iterable[Decision]) -> Revision:
         revision = Revision()

@@ -122,12 +122,12 @@ def test_what_is_out_of_force_is_dropped_once_the_engine_has_nothing_under_it() 
     old = decisions.decide(a_question())
     judge.outcome = replace(ALLOW, host="web")
     decisions.touched(ALLOW.deps)
-    decisions.keep_only([old.id])
+    decisions.drop_unused(decisions.out_of_force(), [old.id])
     assert decisions.get(old.id) is old
-    decisions.keep_only([])
+    decisions.drop_unused(decisions.out_of_force(), [])
     assert decisions.get(old.id) is None
     current = decisions.decide(a_question())
-    decisions.keep_only([])
+    decisions.drop_unused(decisions.out_of_force(), [])
     assert decisions.get(current.id) is current, "what is in force stays"
 
 
@@ -150,7 +150,7 @@ def test_beyond_the_most_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatc
         decisions.decide(a_question(port))
     assert decisions.too_many().forget == [1, 2]
     assert decisions.too_many().forget == []
-    decisions.keep_only([])
+    decisions.drop_unused(decisions.out_of_force(), [])
     assert len(decisions) == 3
 
 
@@ -158,8 +158,21 @@ def test_a_sampled_decision_goes_when_the_engine_has_nothing_under_it() -> None:
     decisions = Decisions(Judge(replace(ALLOW, sampled=True)), first_id=1)
     for _ in range(10):
         decisions.decide(a_question())
-    decisions.keep_only([3])
+    decisions.drop_unused(decisions.out_of_force(), [3])
     assert len(decisions) == 1
+
+
+def test_what_was_decided_or_retired_while_the_engine_was_listing_is_kept() -> None:
+    judge = Judge()
+    decisions = Decisions(judge, first_id=1)
+    retired = decisions.decide(a_question())
+    asked = decisions.out_of_force()
+    judge.outcome = replace(ALLOW, sampled=True)
+    sampled = decisions.decide(a_question(81))
+    decisions.touched(ALLOW.deps)
+    decisions.drop_unused(asked, [])
+    assert decisions.get(sampled.id) is sampled, "the engine was told of it after it had listed what it has"
+    assert decisions.get(retired.id) is retired, "the engine may have used it after it had listed what it has"
 
 
 def test_new_ids_are_above_every_inherited_one() -> None:
