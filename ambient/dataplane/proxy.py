@@ -6,6 +6,7 @@ World, pods and certificates are given; nothing here watches or loads them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Collection
 from functools import partial
@@ -35,6 +36,8 @@ from ambient.observe.records import Ending, Flow, Party
 
 # What a choice fails for that says nothing about the endpoint: this side had not what it takes to reach it.
 _OURS = frozenset({abi.Reason.NO_SOCKET, abi.Reason.NO_CONTEXT, abi.Reason.NO_ANSWER, abi.Reason.RESOURCES})
+log = logging.getLogger(__name__)
+
 SAMPLE_USES = 64  # a sampled service is sampled again after this many connections
 
 
@@ -111,7 +114,8 @@ class Proxy:
                 question: Question | None
                 try:
                     question, flow = read_label(text)
-                except ValueError:
+                except ValueError as error:
+                    log.warning("connections of an earlier agent go on without being judged again: %s", error)
                     question, flow = None, _UNREADABLE
                 if self.decisions.get(row.body.answer) is None:
                     self.decisions.inherit(row.body.answer, question, flow)

@@ -99,17 +99,19 @@ def label(question: Question, flow: Flow) -> bytes:
 
 
 def read_label(raw: bytes) -> tuple[Question, Flow]:
-    """The way back. Raises ValueError for what no agent of this version wrote."""
+    """The way back. Raises ValueError for what no agent of this version wrote.
+
+    The last fields may be missing if they have a default: connections of an agent from before them are judged on.
+    """
     head, newline, rest = raw.partition(b"\n")
     try:
         kind, *values = json.loads(head)
         cls = _KINDS[kind]
         names = cls.__slots__
-        if not newline or len(values) != len(names):
+        if not newline or len(values) > len(names):
             raise ValueError("its parts do not fit")
-        return cls(**{name: _rich(name, value) for name, value in zip(names, values, strict=True)}), Flow.from_label(
-            rest
-        )
+        fields = {name: _rich(name, value) for name, value in zip(names, values, strict=False)}
+        return cls(**fields), Flow.from_label(rest)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"label {raw[:120]!r} is not of this version: {error}") from error
 

@@ -22,6 +22,13 @@ def test_a_label_gives_back_question_and_flow(question: Question) -> None:
     assert read_label(label(question, FLOW)) == (question, FLOW)
 
 
+def test_a_label_from_before_a_field_that_only_the_record_needs_is_still_judged() -> None:
+    asked = Request("shop/web", "u2", CLIENT, CLIENT_IP, WEB_IP, 8080)
+    older = label(asked, FLOW).replace(b',8080,""]', b",8080]", 1)
+    assert older != label(asked, FLOW)
+    assert read_label(older) == (asked, FLOW)
+
+
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: type(q).__name__)
 def test_a_label_stays_small_however_long_names_are(question: Question) -> None:
     flow = Flow(reporter="source", source=Party(workload="w" * 253), rule="r" * 5000)
