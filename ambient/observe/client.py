@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -31,7 +32,8 @@ def call(path: Path | str, verb: str, *, deadline_s: float = 30.0, **args: objec
         sock.settimeout(deadline_s)
         _connect(sock, str(path))
         try:
-            sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # an agent that refuses a client answers and closes unasked
+                sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
             line = _read_line(sock, until)
         except TimeoutError:
             raise NoAnswer(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ambient.observe import admin
+from ambient.observe import admin, client
 from ambient.observe.admin import AdminServer, NoAnswer, Refused, Unreachable, call
 
 
@@ -157,6 +157,23 @@ def test_more_clients_than_the_limit_are_told_so(path: Path, monkeypatch: pytest
             await writer.wait_closed()
 
     with_server(path, work)
+
+
+def test_an_answer_that_came_before_the_question_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is full says so and closes: the question then finds the pipe broken, and the answer in it."""
+    connect = client._connect
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+
+        def connect_and_be_refused(sock: socket.socket, to: str) -> None:
+            connect(sock, to)
+            with server.accept()[0] as accepted:
+                accepted.sendall(b'{"error":"full"}\n')
+
+        monkeypatch.setattr(client, "_connect", connect_and_be_refused)
+        with pytest.raises(Refused, match="full"):
+            call(path, "echo", deadline_s=5.0)
 
 
 def test_the_socket_of_a_dead_agent_is_replaced_and_ours_is_removed(path: Path) -> None:
