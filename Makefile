@@ -29,8 +29,9 @@ demo: setup
 
 test: setup lint test-plain test-kernel test-engine-sanitized test-cni-sanitized
 
+# One worker per processor: these tests share nothing.
 test-plain: setup
-	$(PYTEST) -m "not kernel and not cluster"
+	$(PYTEST) -m "not kernel and not cluster" -n auto
 
 # A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py). These tests have real
 # deadlines on machines that others use too: one that fails is run again, and pytest's summary counts it as rerun.
