@@ -19,7 +19,7 @@ from ambient.observe.records import Flow
 @dataclass(slots=True)
 class Decision:
     id: int
-    question: Question | None  # None: inherited from another version, only its record is known
+    question: Question | None  # None: inherited with a label that cannot be read, so it cannot be judged either
     flow: Flow
     outcome: Outcome | None = None  # None: inherited, its details died with the agent that made it
     cut: Flow | None = None  # why its connections were cut
@@ -126,6 +126,8 @@ class Decisions:
         revision = Revision()
         for decision in list(decisions):
             if decision.question is None:
+                revision.forget.append(decision.id)
+                self._cut(revision, decision, "its label cannot be read, so it cannot be judged", "unreadable")
                 continue
             before, now = decision.outcome, self._judge(decision.question)
             if before == now:
@@ -134,10 +136,14 @@ class Decisions:
             self._depend(decision, now.deps)
             decision.outcome = now
             revision.forget.append(decision.id)
-            if decision.cut is None and decision.flow.verdict == "allow" and now.verdict is abi.Verdict.REFUSE:
-                decision.cut = replace(decision.flow, verdict="deny", rule=now.flow.rule, reason=now.flow.reason)
-                revision.cut.append(decision)
+            if now.verdict is abi.Verdict.REFUSE:
+                self._cut(revision, decision, now.flow.rule, now.flow.reason)
         return revision
+
+    def _cut(self, revision: Revision, decision: Decision, rule: str, reason: str) -> None:
+        if decision.cut is None and decision.flow.verdict == "allow":
+            decision.cut = replace(decision.flow, verdict="deny", rule=rule, reason=reason)
+            revision.cut.append(decision)
 
     def _add(self, decision: Decision) -> None:
         self._by_id[decision.id] = decision

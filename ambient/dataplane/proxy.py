@@ -115,7 +115,7 @@ class Proxy:
                 try:
                     question, flow = read_label(text)
                 except ValueError as error:
-                    log.warning("connections of an earlier agent go on without being judged again: %s", error)
+                    log.error("cutting what an earlier agent let in, for nobody can judge it again: %s", error)  # noqa: TRY400
                     question, flow = None, _UNREADABLE
                 if self.decisions.get(row.body.answer) is None:
                     self.decisions.inherit(row.body.answer, question, flow)

@@ -102,13 +102,17 @@ def test_an_inherited_decision_is_never_given_but_is_cut_when_it_would_be_refuse
     assert [decision.id for decision in decisions.rejudge_all().cut] == [5]
 
 
-def test_an_inherited_decision_of_another_version_keeps_its_record_only() -> None:
-    decisions = Decisions(Judge(DENY), first_id=100)
-    decisions.inherit(5, None, Flow(reporter="source", rule="old"))
-    assert decisions.rejudge_all().forget == []
+def test_an_inherited_decision_that_cannot_be_read_is_cut_once() -> None:
+    decisions = Decisions(Judge(ALLOW), first_id=100)
+    decisions.inherit(5, None, Flow(reporter="source", rule="old", verdict="allow"))
+    revision = decisions.rejudge_all()
+    assert ([each.id for each in revision.cut], revision.forget) == ([5], [5])
     found = decisions.get(5)
     assert found is not None
-    assert found.flow.rule == "old"
+    assert found.flow_of(abi.Reason.CLOSED).rule == "old", "it was over before the cut"
+    ended = found.flow_of(abi.Reason.CUT)
+    assert (ended.verdict, ended.reason) == ("deny", "unreadable")
+    assert decisions.rejudge_all().cut == []
 
 
 def test_a_sampled_outcome_is_made_anew_each_time() -> None:

@@ -336,6 +336,16 @@ def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent()
     assert second.records.all[1][0].verdict == "allow", "it ended while no agent was there, before the policy"
 
 
+def test_inherited_connections_whose_label_cannot_be_read_are_cut() -> None:
+    setup = Setup()
+    label = b'["from the future"]\n{}'
+    row = Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(label)), label)
+    setup.proxy.inherit([row])
+    assert [(m.type, m.body.answer) for m in setup.link.sent if isinstance(m.body, abi.Cut)] == [(abi.Type.CUT, 777)]
+    setup.say(abi.Type.ENDED, abi.Conn(id=1, answer=777, reason=abi.Reason.CUT))
+    assert [(flow.verdict, flow.reason) for flow, _ in setup.records.all] == [("deny", "unreadable")]
+
+
 def test_a_failed_dial_touches_only_the_decisions_of_its_services() -> None:
     setup = Setup()
     through_vip = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
