@@ -52,6 +52,7 @@ def lab() -> None:
 def _common(command: F) -> F:
     named: Callable[[F], F] = click.option(
         "--lab",
+        "--name",
         type=names.LAB,
         default=config.LAB,
         show_default=True,
