@@ -121,11 +121,14 @@ def _thread() -> ThreadPoolExecutor:
 
 
 def has_ipv6() -> bool:
-    """Whether the calling thread's namespace has any IPv6 address, loopback's included."""
-    try:
-        return bool(Path("/proc/thread-self/net/if_inet6").read_text())
-    except FileNotFoundError:  # a kernel without IPv6
-        return False
+    """Whether the calling thread's namespace knows IPv6, in use or not: the kernel's matter."""
+    return Path("/proc/thread-self/net/if_inet6").exists()
+
+
+def loopback_has_ipv6() -> bool:
+    """Whether lo of the calling thread's namespace takes IPv6 routes: its owner's matter, at any time."""
+    setting = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")  # shows the reading thread's namespace
+    return setting.exists() and setting.read_text().strip() == "0"
 
 
 def datagrams_sent() -> dict[str, int]:

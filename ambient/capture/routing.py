@@ -68,17 +68,14 @@ def ensure(addresses: Iterable[IPAddress]) -> list[str]:
     sources = {socket.AF_INET6 if ip.version == 6 else socket.AF_INET: ip for ip in reversed(tuple(addresses))}
     changed = []
     with Rtnetlink() as kernel:
-        for family, name in _FAMILIES.items():
-            if family == socket.AF_INET6 and not netns.has_ipv6():
-                continue  # nothing can leave by it
-            source = sources.get(family)
+        for family, name in _families():
+            source, outlets = sources.get(family), _outlets(kernel, family)
             # Asked for, because the kernel takes any source for a local route once our table makes every address local.
-            if source and source not in addresses_here(kernel, family):
+            if outlets and source and source not in addresses_here(kernel, family):
                 raise CaptureError(
                     f"the pod's network namespace does not have the address {source}: is it the right one?"
                 )
             try:
-                outlets = _outlets(kernel, family)
                 known = _routes(kernel, family)
                 missing = [index for index in outlets if not any(_is_route(each, source, index) for each in known)]
                 for index in missing:
@@ -103,9 +100,7 @@ def ensure(addresses: Iterable[IPAddress]) -> list[str]:
 def remove() -> None:
     """Take rules and table away again; what is already gone is fine."""
     with Rtnetlink() as kernel:
-        for family in _FAMILIES:
-            if family == socket.AF_INET6 and not netns.has_ipv6():
-                continue
+        for family, _ in _families():
             there = kernel.dump(Kind.GET_RULES, family)
             for ours in _RULES:
                 for _ in filter(ours.is_it, there):
@@ -120,7 +115,7 @@ def foreign_rules() -> list[str]:
     """Rules of others that look at our mark's bits or use our table: they would fight with ours."""
     found = []
     with Rtnetlink() as kernel:
-        for family, name in _FAMILIES.items():
+        for family, name in _families():
             for rule in kernel.dump(Kind.GET_RULES, family):
                 mark, table = rule.number(_RULE_MARK), rule.number(_RULE_TABLE)
                 mask = rule.number(_RULE_MASK) or 0
@@ -141,8 +136,18 @@ def addresses_here(kernel: Rtnetlink, family: int = socket.AF_UNSPEC) -> frozens
     return frozenset(address(packed) for packed in found if packed)
 
 
+def _families() -> list[tuple[socket.AddressFamily, str]]:
+    """Those that the kernel knows."""
+    return [each for each in _FAMILIES.items() if each[0] == socket.AF_INET or netns.has_ipv6()]
+
+
 def _outlets(kernel: Rtnetlink, family: int) -> dict[int, str]:
-    """The devices that need a route of ours, by index: lo first, for everybody."""
+    """The devices that need a route of ours, by index: lo first, for everybody.
+
+    None where IPv6 is switched off: then the rules wait alone, and prohibit it until its route is there.
+    """
+    if family == socket.AF_INET6 and not netns.loopback_has_ipv6():
+        return {}
     others: dict[int, str] = {}
     for link in kernel.dump(Kind.GET_LINKS) if family == socket.AF_INET else ():
         _, _, _, index, flags, _ = link.fields

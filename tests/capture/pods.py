@@ -25,6 +25,7 @@ from ambient.capture.libbpf import Link, Map
 PREFIX = "ambcap"
 ETH0 = 77  # the index of a pod's interface: given, because some kernels put tunnels of theirs in every namespace
 DEADLINE = 10.0
+KERNEL_HAS_IPV6 = Path("/proc/sys/net/ipv6").exists()
 T = TypeVar("T")
 _numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -111,7 +112,8 @@ class Node:
         self.pods: list[Pod] = []
         self._remotes: list[Remote] = []
         sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
-        sh(f"ip netns exec {self.name} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+        forwarding = "net.ipv4.ip_forward=1" + " net.ipv6.conf.all.forwarding=1" * KERNEL_HAS_IPV6
+        sh(f"ip netns exec {self.name} sysctl -qw {forwarding}")
 
     def pod(self, *, ipv6: bool = True) -> Pod:
         pod = Pod(self, len(self.pods) + 1, ipv6=ipv6)
@@ -143,6 +145,7 @@ class Pod:
     """One pod: `v4`, `v6` are its addresses, `gateway4`, `gateway6` the node's next to it."""
 
     def __init__(self, node: Node, number: int, *, ipv6: bool) -> None:
+        ipv6 = ipv6 and KERNEL_HAS_IPV6
         self.node = node
         self.name = f"{node.name}p{number}"
         self.link = f"v{number}"  # the node's end
@@ -155,11 +158,12 @@ class Pod:
         self.cgroup.mkdir()
         self._remotes: list[Remote] = []
         sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
-        if not ipv6:
+        if not ipv6 and KERNEL_HAS_IPV6:
             sh(f"ip netns exec {self.name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
         sh(f"ip -n {node.name} link add {self.link} type veth peer name eth0 index {ETH0} netns {self.name}")
         sh(f"ip -n {node.name} addr add {self.gateway4}/24 dev {self.link}")
-        sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev {self.link} nodad")
+        if KERNEL_HAS_IPV6:
+            sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev {self.link} nodad")
         sh(f"ip -n {node.name} link set {self.link} up && ip -n {self.name} link set eth0 up")
         sh(f"ip -n {self.name} addr add {self.v4}/24 dev eth0")
         sh(f"ip -n {self.name} route add default via {self.gateway4}")

@@ -160,15 +160,6 @@ def test_a_pod_that_is_not_enrolled_is_left_alone(capture: Capture, node: pods.N
     assert capture.counters()["connect_not_enrolled"] == 1
 
 
-def test_a_pod_without_ipv6_is_captured_as_well(enrol: Enrol, node: pods.Node) -> None:
-    pod = node.pod(ipv6=False)
-    listeners = enrol(pod)
-    for to in (V4, "::ffff:" + V4):
-        app = pod.start(apps.dial, to, 80)
-        apps.take(listeners[Role.OUTBOUND])
-        assert app.receive()["said"] == b"engine"
-
-
 def test_the_exempt_cgroup_dials_directly_from_inside_the_pods_namespace(
     capture: Capture, enrol: Enrol, node: pods.Node, pod: pods.Pod
 ) -> None:
