@@ -13,8 +13,9 @@
 enum place { FIRST, SPARE };
 enum { REFUSE_OPTION = 0, ALLOW_OPTION = 1 }; // what the hook returns: EPERM, go on
 
-// The program was shown a copy of the value, one page of it at most; of a longer one the kernel must be told to take
-// the application's own. Of others it need not: that would undo what another program of this hook may have written.
+// The program was shown a copy of the value, one page of it at most. Of a longer one the kernel is told to take the
+// application's own: before 6.5 it failed the call otherwise. Of others it is not: that would undo what another program
+// of this hook may have written.
 AMB_INLINE int allow(struct bpf_sockopt *ctx) {
   if (ctx->optlen > PAGE) ctx->optlen = 0;
   return ALLOW_OPTION;
