@@ -15,18 +15,21 @@ from .conftest import Enrol
 pytestmark = pytest.mark.kernel
 
 
-def send_syn(channel: socket.socket, mac: str, source: str, to: str, port: int) -> None:
-    """One SYN with any source, straight to the pod's interface, whatever routing thinks of it."""
-    del channel
+def syn(mac: str, source: str, to: str, port: int) -> bytes:
+    """With any source, for the pod's interface, whatever routing thinks of it."""
     from scapy.layers.inet import IP, TCP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import Ether
 
     ip: Any = IPv6 if ":" in to else IP
-    frame = Ether(dst=mac) / ip(src=source, dst=to) / TCP(sport=4242, dport=port, flags="S", seq=1)
+    return bytes(Ether(dst=mac) / ip(src=source, dst=to) / TCP(sport=4242, dport=port, flags="S", seq=1))
+
+
+def send(channel: socket.socket, interface: str, frame: bytes) -> None:
+    del channel
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-        raw.bind(("v1", 0))
-        raw.send(bytes(frame))
+        raw.bind((interface, 0))
+        raw.send(frame)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_a_forged_syn_completes_no_connection(
     app = pod.start(apps.serve, "::", port)
     assert app.receive() == "listening"
     listeners = enrol(pod)
-    node.run(send_syn, pod.mac(), source, to, port)
+    node.run(send, pod.link, syn(pod.mac(), source, to, port))
     client = node.start(apps.dial, str(pod.v4), 8081)  # a fence: what came before it has been dealt with
     assert apps.take(listeners[Role.INBOUND_PLAIN])[1] == (str(pod.v4), 8081)
     assert client.receive()["said"] == b"engine"
@@ -67,6 +70,6 @@ def test_a_syn_from_outside_to_a_listeners_port_on_loopback_gets_nowhere(
     pods.sh(f"ip netns exec {pod.name} sysctl -qw net.ipv4.conf.all.route_localnet=1")  # some CNIs do
     listeners = enrol(pod)
     port = listeners[role].getsockname()[1]
-    node.run(send_syn, pod.mac(), str(pod.gateway4), "127.0.0.1", port)
+    node.run(send, pod.link, syn(pod.mac(), str(pod.gateway4), "127.0.0.1", port))
     assert pods.eventually(lambda: capture.counters()["lookup_own_listener"]) == 1
     assert all(apps.idle(each) for each in listeners.values())
