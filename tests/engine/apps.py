@@ -100,12 +100,13 @@ def is_reset(sock: socket.socket) -> bool:
     return False
 
 
-def is_refused(address: Address) -> bool:
-    """Dial and send nothing; is the connection reset, be it so soon that connect() says it already?"""
+def is_refused(address: Address, say: bytes = b"") -> bool:
+    """Dial and send this; is the connection reset, be it so soon that connect() or send() says it already?"""
     try:
         with connect(address) as sock:
+            sock.sendall(say)
             return is_reset(sock)
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return True
 
 
