@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ambient.lab.client import Lab
 from ambient.lab.errors import LabError
@@ -22,6 +23,7 @@ SO_RCVBUFFORCE = 33
 BUFFER = 64 << 20  # bytes: seconds of a demo's traffic, should this thread not get a turn
 FRAME_MAX = 1 << 17  # veth carries segments of up to 64 KiB (GSO) in one frame
 KEPT = 8 << 20  # bytes kept per direction of a connection
+SYN = 0x02
 CLOSE = b"wiretap closes"  # the last frame: our own, of an experimental EtherType, sent by close()
 
 
@@ -38,6 +40,36 @@ class Direction:
         return f"{_host(self.source)}:{self.source_port} > {_host(self.destination)}:{self.destination_port}"
 
 
+class Segment(NamedTuple):
+    way: Direction
+    number: int  # TCP's, of the first byte
+    opens: bool  # SYN: what follows is another connection's
+    payload: bytes
+
+
+class Stream:
+    """What was said in one direction. Segments are put where they belong: TCP sends some again, CPUs swap some."""
+
+    def __init__(self) -> None:
+        self.said = bytearray()  # what is missing is zeros
+        self._first: int | None = None  # the number of its first byte
+
+    def add(self, segment: Segment) -> None:
+        number = segment.number + segment.opens
+        if segment.opens or self._first is None:
+            self._first = number - len(self.said)
+        at = (number - self._first + 2**31) % 2**32 - 2**31
+        if at < 0 and -at <= KEPT:
+            self.said[:0] = bytes(-at)
+            self._first += at
+            at = 0
+        if not 0 <= at < KEPT:
+            return
+        payload = segment.payload[: KEPT - at]
+        self.said += bytes(max(0, at - len(self.said)))
+        self.said[at : at + len(payload)] = payload
+
+
 class Wiretap:
     """Collects TCP payload from the start of the `with` block to its end; to be asked after that."""
 
@@ -45,6 +77,7 @@ class Wiretap:
         self._lab = lab
         self._node = node
         self.seen: dict[Direction, bytearray] = {}
+        self._streams: dict[Direction, Stream] = {}
 
     def __enter__(self) -> Wiretap:
         with self._lab.underlay(self._node) as port:
@@ -74,9 +107,9 @@ class Wiretap:
             if frame[14:].startswith(CLOSE):
                 return
             if (found := segment(frame)) is not None:
-                direction, payload = found
-                kept = self.seen.setdefault(direction, bytearray())
-                kept += payload[: KEPT - len(kept)]
+                stream = self._streams.setdefault(found.way, Stream())
+                stream.add(found)
+                self.seen[found.way] = stream.said
 
     def said(self, text: bytes) -> Iterator[Direction]:
         """Where these bytes can be read."""
@@ -87,8 +120,8 @@ class Wiretap:
         return {min(row.source_port, row.destination_port) for row in self.seen}
 
 
-def segment(frame: bytes) -> tuple[Direction, bytes] | None:
-    """The TCP payload of an Ethernet frame and its direction; None for anything else."""
+def segment(frame: bytes) -> Segment | None:
+    """The TCP segment of an Ethernet frame; None for anything else."""
     kind = int.from_bytes(frame[12:14])
     if kind == 0x0800 and frame[23] == socket.IPPROTO_TCP:
         start = 14 + (frame[14] & 0x0F) * 4
@@ -100,9 +133,10 @@ def segment(frame: bytes) -> tuple[Direction, bytes] | None:
         source, destination = ipaddress.IPv6Address(frame[22:38]), ipaddress.IPv6Address(frame[38:54])
     else:
         return None
-    source_port, destination_port = struct.unpack_from("!HH", frame, start)
+    source_port, destination_port, number = struct.unpack_from("!HHI", frame, start)
     payload = start + (frame[start + 12] >> 4) * 4
-    return Direction(source, source_port, destination, destination_port), frame[payload:end]
+    opens = bool(frame[start + 13] & SYN)
+    return Segment(Direction(source, source_port, destination, destination_port), number, opens, frame[payload:end])
 
 
 def _host(ip: IPAddress) -> str:

@@ -13,7 +13,7 @@ from ambient.lab import Lab
 from ambient.lab.chat import Chat
 from ambient.lab.demo import CLIENT, Demo, DidNotHold
 from ambient.lab.records import Records
-from ambient.lab.wiretap import Direction, Wiretap, segment
+from ambient.lab.wiretap import Direction, Segment, Stream, Wiretap, segment
 from tests.lab.test_lab import FAKE_AGENT
 
 EXAMPLE = Path(__file__).parents[2] / "examples/shop.yaml"
@@ -39,7 +39,7 @@ TCP = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 6 << 4, 0x18, 100, 0, 0) + b"opt
             + TCP
             + b"hi"
             + b"padding",
-            (Direction(IPv4Address("10.0.0.1"), 4000, IPv4Address("10.0.0.2"), 80), b"hi"),
+            Segment(Direction(IPv4Address("10.0.0.1"), 4000, IPv4Address("10.0.0.2"), 80), 1, False, b"hi"),
             id="IPv4, padded",
         ),
         pytest.param(
@@ -50,7 +50,7 @@ TCP = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 6 << 4, 0x18, 100, 0, 0) + b"opt
             )
             + TCP
             + b"hi",
-            (Direction(IPv6Address("fd00::1"), 4000, IPv6Address("fd00::2"), 80), b"hi"),
+            Segment(Direction(IPv6Address("fd00::1"), 4000, IPv6Address("fd00::2"), 80), 1, False, b"hi"),
             id="IPv6",
         ),
         pytest.param(b"\0" * 12 + b"\x08\x06" + b"\0" * 46, None, id="ARP"),
@@ -59,6 +59,30 @@ TCP = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 6 << 4, 0x18, 100, 0, 0) + b"opt
 )
 def test_a_segments_payload_is_taken_out_of_its_frame(frame: bytes, expected: object) -> None:
     assert segment(frame) == expected
+
+
+WAY = Direction(IPv4Address("10.0.0.1"), 4000, IPv4Address("10.0.0.2"), 80)
+
+
+@pytest.mark.parametrize(
+    ("segments", "said"),
+    [
+        ([(9, True, b""), (10, False, b"one"), (13, False, b"two")], b"onetwo"),
+        ([(10, False, b"one"), (10, False, b"one"), (13, False, b"two"), (10, False, b"onetwo")], b"onetwo"),
+        ([(13, False, b"two"), (10, False, b"one")], b"onetwo"),
+        ([(10, False, b"one"), (15, False, b"two")], b"one\0\0two"),
+        ([(2**32 - 2, False, b"one"), (1, False, b"two")], b"onetwo"),
+        ([(10, False, b"one"), (7_000_000, True, b""), (7_000_001, False, b"two")], b"onetwo"),
+    ],
+    ids=["in order", "sent again", "the other way round", "a hole", "past the last number", "another connection"],
+)
+def test_what_was_said_is_put_together_by_its_place_in_the_stream(
+    segments: list[tuple[int, bool, bytes]], said: bytes
+) -> None:
+    stream = Stream()
+    for number, opens, payload in segments:
+        stream.add(Segment(WAY, number, opens, payload))
+    assert bytes(stream.said) == said
 
 
 @pytest.mark.kernel
