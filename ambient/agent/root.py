@@ -72,7 +72,7 @@ class Agent:
         self._next: World | None = None
         self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
         self._stop = asyncio.Event()
-        self._broken = ""  # what verify() could not mend
+        self._problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._tasks: set[asyncio.Task[None]] = set()
         self._inherited: list[Message] | None = []  # the inventory of an engine that outlived an agent; None: judged
         self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
@@ -187,7 +187,8 @@ class Agent:
         blockers = [] if self.engine.attached else ["engine"]
         if not self.revision:
             blockers.append("first-world")
-        blockers += [problem for problem in (self._broken, self.cni.problem) if problem]
+        blockers += [f"capture: {problem}" for problem in self._problems.values()]
+        blockers += [self.cni.problem] if self.cni.problem else []
         missing = {pod.identity for pod in self.pods if self.store.get(pod.identity) is None}
         blockers += sorted(f"certificate {identity}" for identity in missing)
         return blockers + [f"pod {key}: {why}" for key, why in sorted(self.enrolment.failures.items())]
@@ -226,12 +227,12 @@ class Agent:
             if self._next is None:
                 continue  # before the first World nothing is judged, and nobody let go
             asked = self._asked
-            self.proxy.host = await self.in_order(self._know_node)
             touched = await self.worlds.take(self._next)
-            self.proxy.world = self.world
+            self.proxy.world = self.world  # what is denied now must not wait for anything that could fail
             self.proxy.revise(self.proxy.decisions.touched(touched))
             self.proxy.waiting.touched(touched)
-            await self.enrolment.converge(self.world, nobody=self.cni.is_leaving)
+            if not await self._capture_all():
+                continue
             self._listen()
             self._tell()
             try:
@@ -244,6 +245,22 @@ class Agent:
                 self.revision = self.world.revision
                 self._settled = asked
                 self.converged.notify_all()
+
+    async def _capture_all(self) -> bool:
+        """Make the node's capture what the World says. False when that failed as a whole: the next tick tries again."""
+        try:
+            self.proxy.host = await self.in_order(self._know_node)
+            await self.enrolment.converge(self.world, nobody=self.cni.is_leaving)
+        except (CaptureError, OSError) as error:
+            self._missing("pods", error)
+            return False
+        self._problems.pop("pods", None)
+        return True
+
+    def _missing(self, what: str, error: Exception) -> None:
+        if self._problems.get(what) != str(error):
+            log.error("%s: capture is not whole: %s", what, error)
+        self._problems[what] = str(error)
 
     def _know_node(self) -> frozenset[IPAddress]:
         found = host.addresses()
@@ -280,11 +297,12 @@ class Agent:
             try:
                 for mended in await self.in_order(self.capture.verify):
                     log.warning("capture was tampered with: %s", mended)
-                self._broken = ""
-            except CaptureError as error:
-                self._broken = f"capture: {error}"
-                log.error("capture is not whole: %s", error)  # noqa: TRY400 - the text is the whole story
-            if await self.enrolment.moved() or self.enrolment.failures or self.cni.is_leaving:
+                moved = await self.enrolment.moved()
+                self._problems.pop("kernel", None)
+            except (CaptureError, OSError) as error:
+                self._missing("kernel", error)
+                moved = False
+            if moved or self._problems or self.enrolment.failures or self.cni.is_leaving:
                 self._changed.set()
             asked = self.proxy.decisions.out_of_force()
             try:

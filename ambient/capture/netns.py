@@ -92,7 +92,7 @@ def by_inode(inode: int) -> PodNetns | None:
 
 
 def run(fd: int, function: Callable[[], T]) -> T:
-    """Call function() in that namespace, on the one thread that goes places; its exception is raised here.
+    """Call function() in that namespace, on the one thread that goes places; an OSError of it is a CaptureError here.
 
     Not for a function that calls run() itself: it would wait for its own thread.
     """
@@ -101,11 +101,16 @@ def run(fd: int, function: Callable[[], T]) -> T:
 
 def _inside(fd: int, function: Callable[[], T]) -> T:
     """Comes home afterwards: a thread that stayed would keep a deleted pod's namespace alive."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:  # no descriptor left: then it would not find home
+        raise CaptureError(f"cannot enter a network namespace: {error.strerror}") from error
     try:
         _enter(fd)
         try:
             return function()
+        except OSError as error:
+            raise CaptureError(f"in a pod's network namespace: {error}") from error
         finally:
             _enter(home)
     except CaptureError:
