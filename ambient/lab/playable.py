@@ -13,7 +13,7 @@ from ambient.lab.manifests import KINDS, Key, annotation_keys, identify, labels
 from ambient.lab.podspec import PLACED, POD
 from ambient.lab.shapes import Each, Field, Notes, Shape, anything, only, port_or_name
 from ambient.model import mesh
-from ambient.sources import manifests
+from ambient.sources import manifests, settings
 from ambient.sources.documents import Document
 from ambient.sources.errors import BadManifest, Note
 from ambient.sources.reading import Spot
@@ -165,5 +165,5 @@ def look(document: Document) -> Look:
     return Look(
         key=key,
         errors=[place.wrong(subject, row.path, row.expected, row.found) for row in dict.fromkeys(problems)],
-        notes=[place.note(subject, *note) for note in notes],
+        notes=[place.note(subject, *note) for note in (*notes, *settings.unread(document.manifest))],
     )

@@ -19,6 +19,8 @@ from typing import IO
 
 from ambient.lab import cgroups, linux
 
+LAST_BYTES = 1 << 20  # of a log: some thousand records may be in the way of what was written for people
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrance:
@@ -130,9 +132,9 @@ def last_lines(path: Path, count: int = 5, *, records: bool = True) -> str:
     what was written for people, no JSON."""
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LAST_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[1 if size > LAST_BYTES else 0 :]
     except FileNotFoundError:
         return ""
     told = [line for line, _ in itertools.groupby(lines) if records or not line.startswith("{")]

@@ -51,7 +51,7 @@ def _node(layout: Layout, kubelets: Kubelets, name: str, said: dict[str, Any] | 
         "admin": str(layout.admin(name)),
         "agent_pid": agent.pid if agent else 0,
         "agent_restarts": max(0, agent.restarts) if agent else 0,
-        "engine_pid": (said or {}).get("engine_pid") or 0,
+        "engine_pid": (said or {}).get("engine_pid"),
         "ready": bool((said or {}).get("ready")),
         "blockers": (said or {}).get("blockers", []) if said or not agent else ["agent does not answer"],
     }

@@ -130,7 +130,7 @@ def _to_service(
     usable = _serving(world, client, service, vip, port)
     if not usable:
         where = f" on node {client.node}" if service.local_only else ""
-        every = len(world.endpoints[service.key])
+        every = len({e.workload for e in world.endpoints[service.key]})
         why = f"{name} port {port} has no ready endpoint{where} ({every} known)"
         return Refuse(reason="no_healthy_endpoint", why=why, deps=deps)
     deps |= _capture_deps(world, (world.workloads[e.workload] for e in usable))

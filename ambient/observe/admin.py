@@ -98,9 +98,11 @@ class AdminServer:
         if handler is None:
             return {"error": f"no verb {verb!r}; there are {', '.join(sorted(self._handlers))}"}
         try:
-            async with asyncio.timeout(HANDLER_S):
+            async with asyncio.timeout(HANDLER_S) as limit:
                 return {"ok": await handler(request)}
-        except TimeoutError:
+        except TimeoutError as error:
+            if not limit.expired():  # of what the handler asked
+                return {"error": f"{verb}: {str(error) or 'what it needs did not answer in time'}"}
             return {"error": f"{verb} took longer than {HANDLER_S:.0f} s"}
         except (Refused, ValueError) as error:  # the request's fault
             return {"error": str(error)}

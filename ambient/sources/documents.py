@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ambient.sources import manifests
+from ambient.sources import manifests, settings
 from ambient.sources.errors import BadManifest, Note, Place
 from ambient.sources.manifests import Object, Ref
 from ambient.sources.reading import Spot
@@ -81,6 +81,7 @@ def translate(documents: Iterable[Document], broken: Iterable[BadManifest] = ())
         errors += [place.wrong(known.subject, row.path, row.expected, row.found) for row in known.problems]
         if known.note and not known.problems:
             notes.append(place.note(known.subject, "", known.note))
+        notes += [place.note(known.subject, *note) for note in settings.unread(document.manifest)]
         if known.object is None:
             continue
         found = Found(known.ref, known.object, place)

@@ -136,9 +136,11 @@ def _rule(rule: Spot, namespace: str) -> mesh.Rule:
     elements: list[list[Element]] = []
     for name, inside, read in (("from", "source", _source), ("to", "operation", _operation)):
         clause = rule.get(name)
-        if clause.value == []:
-            clause.wrong("at least one element, or no such field", "an empty list")
+        if _is_empty(rule, name):
+            clause.wrong("at least one element, or no such field", "none")
         elements.append([read(_only(item, inside), namespace) for item in clause.items()])
+    if _is_empty(rule, "when"):
+        rule.get("when").wrong("at least one element, or no such field", "none")
     elements += [[_condition(item, namespace)] for item in rule.get("when").items()]
     clauses = [
         tuple(element.match for element in clause)
@@ -146,6 +148,11 @@ def _rule(rule: Spot, namespace: str) -> mesh.Rule:
         if clause and not any(element.needs_l7 and element.match == mesh.Match() for element in clause)
     ]
     return mesh.Rule(clauses=tuple(clauses), needs_l7=any(e.needs_l7 for clause in elements for e in clause))
+
+
+def _is_empty(rule: Spot, clause: str) -> bool:
+    """Written, and with nothing in it: what somebody took out by a comment asks for everything now."""
+    return isinstance(rule.value, Mapping) and clause in rule.value and rule.value[clause] in (None, [])
 
 
 def _only(item: Spot, name: str) -> Spot:
@@ -218,6 +225,8 @@ def _values(spot: Spot, attribute: str, namespace: str) -> tuple[object, ...]:
             return _each(spot, lambda item: item.parsed(_port, 'a port number from 1 to 65535, as text ("8080")'))
         case "principals":
             return _each(spot, _principal)
+        case "namespaces":
+            return _each(spot, _pattern)
         case "service_accounts":
             return _each(spot, lambda item: _service_account(item, namespace))
     return _texts(spot)
@@ -238,12 +247,21 @@ def _each(spot: Spot, read: Callable[[Spot], T | None]) -> tuple[T, ...]:
     return tuple(value for item in spot.items() if (value := read(item)) is not None)
 
 
+def _pattern(item: Spot) -> str | None:
+    """Elsewhere an asterisk would match nobody, and a DENY that matches nobody protects nobody."""
+    text = _text(item)
+    if text and text != "*" and "*" in text.removeprefix("*").removesuffix("*" if text[0] != "*" else ""):
+        item.wrong("exact text, prefix*, *suffix or *")
+        return None
+    return text
+
+
 def _principal(item: Spot) -> str | None:
     text = item.required("a principal").text()
     if not text or "://" in text:
         item.wrong("<trust domain>/ns/<namespace>/sa/<service account>, without a scheme; prefix*, *suffix or *")
         return None
-    return text
+    return _pattern(item)
 
 
 def _service_account(item: Spot, namespace: str) -> str | None:

@@ -110,3 +110,25 @@ def test_what_the_lab_can_play_is_counted_as_the_mesh_does(manifests: Path, run:
 
 def test_a_path_that_is_not_there_is_wrong_usage(tmp_path: Path, run: Run) -> None:
     assert run("check", "-f", tmp_path / "none").exit_code == 2
+
+
+def test_a_setting_of_the_mesh_that_nobody_reads_is_noted(manifests: Path, run: Run) -> None:
+    (manifests / "shop.yaml").write_text(
+        "apiVersion: v1\nkind: Namespace\n"
+        "metadata:\n"
+        "  name: shop\n"
+        "  labels: {ambient.dev/require-mtl: 'true', istio.io/dataplane-mode: enabled, team: shop}\n"
+        "  annotations: {ambient.dev/mode: enabled}\n"
+    )
+    where = f"Note: {manifests}/shop.yaml: document 1 (Namespace shop): metadata"
+    expected = [
+        f'{where}.annotations["ambient.dev/mode"]: the mesh does not read this here: '
+        "it belongs to the labels of a Namespace or the labels of a Pod",
+        f'{where}.labels["ambient.dev/require-mtl"]: the mesh does not read this here: did you mean '
+        "ambient.dev/require-mtls?",
+        f"{where}.labels[\"istio.io/dataplane-mode\"]: neither ambient nor none: 'enabled' changes nothing",
+    ]
+    for command in (["check"], ["lab", "check"]):
+        result = run(*command, "-f", manifests)
+        assert result.exit_code == 0
+        assert result.stderr.splitlines() == expected

@@ -101,3 +101,12 @@ def test_the_end_of_a_log_says_what_is_repeated_once(tmp_path: Path) -> None:
     assert process.last_lines(log) == "first\nagain\nlast"
     log.write_text('up\n{"type": "connection"}\n')
     assert process.last_lines(log, records=False) == "up"
+
+
+def test_the_end_of_a_log_begins_with_a_whole_line_and_finds_what_records_bury(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    record = '{"type":"connection","rule":"' + "x" * 990 + '"}\n'
+    log.write_text("the agent is up\n" + record * 100)
+    assert process.last_lines(log, records=False) == "the agent is up"
+    log.write_text(record * (process.LAST_BYTES // len(record) + 2))
+    assert process.last_lines(log, records=False) == ""

@@ -401,3 +401,8 @@ def test_every_question_has_a_plan_that_keeps_the_promises(
                 assert not local or choice.workload.node == CLIENT.node
         good = [c for c in plan.choices if (c.address, c.port) not in avoid]
         assert not good or all((c.address, c.port) not in avoid for c in plan.choices if c.weight)
+
+
+def test_a_refusal_counts_pods_and_not_their_addresses() -> None:
+    plan = ask(replace(SERVICE, local_only=True), replace(ZONE, addresses=(*ZONE.addresses, IP("fd00::9"))))
+    assert plan.why.endswith("has no ready endpoint on node n1 (1 known)")

@@ -33,7 +33,15 @@ async def _large(_: dict[str, Any]) -> object:
     return ["x" * 1000] * 5000
 
 
-HANDLERS = {"echo": _echo, "no": _no, "broken": _broken, "large": _large}
+async def _deaf(_: dict[str, Any]) -> object:
+    raise TimeoutError("engine 7 did not answer within 10 s")
+
+
+async def _mute(_: dict[str, Any]) -> object:
+    raise TimeoutError
+
+
+HANDLERS = {"echo": _echo, "no": _no, "broken": _broken, "large": _large, "deaf": _deaf, "mute": _mute}
 
 
 def with_server(path: Path, work: Callable[[AdminServer], Awaitable[Any]], **options: float) -> Any:
@@ -105,7 +113,7 @@ def test_a_handlers_bug_is_told_logged_and_survived(path: Path, caplog: pytest.L
         pytest.param(b"[]\n", "a request is an object", id="no object"),
         pytest.param(b"{}\n", "a request is an object", id="no verb"),
         pytest.param(b'{"verb":7}\n', "a request is an object", id="a verb that is no text"),
-        pytest.param(b'{"verb":"dance"}\n', "there are broken, echo, large, no", id="an unknown verb"),
+        pytest.param(b'{"verb":"dance"}\n', "there are broken, deaf, echo, large, mute, no", id="an unknown verb"),
         pytest.param(b"\xff\xfe\n", "not JSON", id="bytes that are no text"),
         pytest.param(b"x" * (admin.LINE_MAX + 10), "at most", id="an endless line"),
     ],
@@ -240,3 +248,13 @@ def test_an_agent_that_does_not_answer_in_time_is_named(path: Path) -> None:
         silent.listen()
         with pytest.raises(NoAnswer, match=r"did not answer 'status' within 0.05 s"):
             call(path, "status", deadline_s=0.05)
+
+
+def test_a_handler_that_waited_for_somebody_in_vain_says_for_whom(path: Path) -> None:
+    async def scenario(_: AdminServer) -> None:
+        with pytest.raises(Refused, match=r"^deaf: engine 7 did not answer within 10 s$"):
+            await ask(path, "deaf")
+        with pytest.raises(Refused, match=r"^mute: what it needs did not answer in time$"):
+            await ask(path, "mute")
+
+    with_server(path, scenario)

@@ -205,6 +205,24 @@ WRONG = {
         {"rules": [{"from": [{"source": {"notPrincipals": ["spiffe://x/ns/a/sa/b"]}}]}]},
         "spec.rules[0].from[0].source.notPrincipals[0]: expected <trust domain>/ns/<namespace>/sa/<service account>",
     ),
+    **{
+        f"a wildcard that could never match, {text}": (
+            {"rules": [{"from": [{"source": {"principals": ["*", text]}}]}]},
+            "spec.rules[0].from[0].source.principals[1]: expected exact text, prefix*, *suffix or *",
+        )
+        for text in ("a*b", "*a*", "**", "a**")
+    },
+    "a namespace's": (
+        {"rules": [{"when": [{"key": "source.namespace", "notValues": ["a*b"]}]}]},
+        "spec.rules[0].when[0].notValues[0]: expected exact text, prefix*, *suffix or *, found 'a*b'",
+    ),
+    **{
+        f"{clause} without anything in it": (
+            {"rules": [{clause: None}]},
+            f"spec.rules[0].{clause}: expected at least one element, or no such field, found none",
+        )
+        for clause in ("from", "to", "when")
+    },
     "an empty text": (
         {"rules": [{"from": [{"source": {"namespaces": [""]}}]}]},
         "spec.rules[0].from[0].source.namespaces[0]: expected text that is not empty, found ''",
