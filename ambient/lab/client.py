@@ -17,7 +17,7 @@ from typing import Any
 from ambient import config
 from ambient.lab import admission, cgroups, cluster, layout, linux, process, rpc, teardown
 from ambient.lab.errors import Environment, Gone, LabError, NotReady, Refused
-from ambient.lab.process import Entrance
+from ambient.lab.process import Entrance, Sandbox
 from ambient.lab.state import State
 from ambient.sources import documents as parser
 from ambient.sources import files
@@ -162,7 +162,7 @@ class Lab:
         """How to get into a pod (cgroup, netns, mount and UTS namespace), and what its programs have as environment."""
         found = self._ask("entrance", GRACE_S, pod=pod)
         where = Entrance(
-            cgroup=Path(found["cgroup"]), netns=layout.netns_path(found["netns"]), sandbox_pid=found["pause_pid"]
+            cgroup=Path(found["cgroup"]), netns=layout.netns_path(found["netns"]), sandbox=Sandbox(found["pause_pid"])
         )
         return where, found["env"]
 

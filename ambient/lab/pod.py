@@ -16,9 +16,10 @@ from ambient.lab.layout import Layout, netns_path
 from ambient.lab.manifests import Key
 from ambient.lab.network import PodAddresses
 from ambient.lab.probes import Prober
-from ambient.lab.process import Entrance, NewSandbox
+from ambient.lab.process import Entrance, NewSandbox, Sandbox
 
 HOSTS, RESOLV = "hosts", "resolv.conf"
+AGAIN_S = 10.0  # after a sandbox that could not be made
 
 
 class Pod:
@@ -46,14 +47,15 @@ class Pod:
         self._node_netns = netns_path(layout.node_netns(self.node_name))
         self._manifest = manifest
         self._on_change = on_change
-        self._pause: subprocess.Popen[bytes] | None = None
+        self._pause: subprocess.Popen[bytes]
+        self._sandbox = Sandbox(0)
+        self._keeper: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.containers: list[Container] = []
 
     @property
     def pause_pid(self) -> int:
-        assert self._pause is not None
-        return self._pause.pid
+        return self._sandbox.pid
 
     def make_sandbox(self, hosts: str, resolv_conf: str) -> None:
         """The cgroup and the process that holds the namespaces: from here on an agent can find the pod."""
@@ -61,6 +63,9 @@ class Pod:
         (self._etc / HOSTS).write_text(hosts)
         (self._etc / RESOLV).write_text(resolv_conf)
         self.cgroup.mkdir(parents=True)
+        self._start_pause()
+
+    def _start_pause(self) -> None:
         sandbox = NewSandbox(
             entrance=Entrance(cgroup=self.cgroup, netns=netns_path(self.netns)),
             hostname=self.key.name[:63],
@@ -72,6 +77,7 @@ class Pod:
             except process.CannotStart as error:
                 said = process.last_lines(self.log)
                 raise Environment(f"{self.key}: its sandbox cannot be made: {error}\n{said}") from error
+        self._sandbox.pid = self._pause.pid
 
     def start(self) -> None:
         """Run the containers, from now until stop()."""
@@ -82,7 +88,7 @@ class Pod:
             # Its own cgroup below the pod's: what a program leaves behind is ended with it.
             cgroup = self.cgroup / f"container{number}"
             cgroup.mkdir()
-            entrance = Entrance(cgroup=cgroup, netns=netns_path(self.netns), sandbox_pid=self.pause_pid)
+            entrance = Entrance(cgroup=cgroup, netns=netns_path(self.netns), sandbox=self._sandbox)
             ports = {row["name"]: row["containerPort"] for row in spec.get("ports") or () if "name" in row}
             prober = Prober(node_netns=self._node_netns, pod_ip=self.ips[0], ports=ports, entrance=entrance, env=env)
             self.containers.append(
@@ -96,15 +102,40 @@ class Pod:
                     on_change=self._on_change,
                 )
             )
-        self._tasks = [tasks.guarded(row.run(), f"{self.key} {row.spec['name']}") for row in self.containers]
+        self._run_containers()
+        self._keeper = tasks.guarded(self._keep_sandbox(), f"{self.key} sandbox")
 
-    async def stop(self) -> None:
-        """Kill what runs and remove the cgroup; the caller unwires the netns."""
+    def _run_containers(self) -> None:
+        running = [row for row in self.containers if row.finished is None]
+        self._tasks = [tasks.guarded(row.run(), f"{self.key} {row.spec['name']}") for row in running]
+
+    async def _end_containers(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep_sandbox(self) -> None:
+        """The pause process may be killed as any other: its containers are then started again in another sandbox."""
+        while True:
+            await process.ended(self._pause)
+            await self._end_containers()
+            try:
+                self._start_pause()
+            except Environment:  # which is in the pod's log
+                await asyncio.sleep(AGAIN_S)
+                continue
+            for row in self.containers:
+                row.restarts += row.finished is None
+            self._run_containers()
+
+    async def stop(self) -> None:
+        """Kill what runs and remove the cgroup; the caller unwires the netns."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._end_containers()
         await asyncio.to_thread(cgroups.kill, self.cgroup)
-        if self._pause is not None:
+        if self._sandbox.pid:
             self._pause.wait()
         cgroups.remove(self.cgroup)
         for file in (HOSTS, RESOLV):

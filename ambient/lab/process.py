@@ -22,19 +22,26 @@ from ambient.lab import cgroups, linux
 LAST_BYTES = 1 << 20  # of a log: some thousand records may be in the way of what was written for people
 
 
+@dataclass(slots=True)
+class Sandbox:
+    """A pod's mount and UTS namespaces: those of its pause process, which may be another one later."""
+
+    pid: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrance:
     """Where a process is to live. Called between fork and exec (or by a process on itself, before it execs)."""
 
     cgroup: Path
     netns: Path
-    sandbox_pid: int | None = None  # the pause process whose mount and UTS namespaces to share
+    sandbox: Sandbox | None = None  # to share
 
     def __call__(self) -> None:
         cgroups.join(self.cgroup)
         kinds = [(self.netns, linux.CLONE_NEWNET)]
-        if self.sandbox_pid is not None:
-            home = Path(f"/proc/{self.sandbox_pid}/ns")
+        if self.sandbox is not None:
+            home = Path(f"/proc/{self.sandbox.pid}/ns")
             kinds += [(home / "uts", linux.CLONE_NEWUTS), (home / "mnt", linux.CLONE_NEWNS)]
         opened = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind) for path, kind in kinds]
         for fd, kind in opened:  # opened before the first is entered: afterwards /proc may be another

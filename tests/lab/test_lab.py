@@ -194,6 +194,19 @@ def test_an_agent_that_dies_is_started_again(lab: Lab) -> None:
     assert "fake agent listens" in lab.logs("node/node1")
 
 
+def test_a_pod_whose_every_process_is_killed_is_made_anew(lab: Lab) -> None:
+    before = lab.status()["pods"]["shop/web"]
+    command = ["ip", "netns", "pids", lab.pod_netns("shop/web").name]
+    for pid in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    eventually(lambda: lab.status()["pods"]["shop/web"]["pause_pid"] not in (0, before["pause_pid"]))
+    lab.wait(timeout=20)
+    after = lab.status()["pods"]["shop/web"]
+    assert (after["ips"], after["restarts"] > before["restarts"]) == (before["ips"], True)
+    assert get(lab, "shop/client", "http://web/").split()[0] == "web"
+    assert lab.exec("shop/web", "hostname").stdout.strip() == "web"
+
+
 def test_a_program_that_ends_is_started_again_with_backoff(lab: Lab) -> None:
     lab.apply(a_pod("brief", command=["sh", "-c", "echo once; read x < /proc/sys/kernel/random/uuid; sleep 0.5"]))
     eventually(lambda: lab.pod("shop/brief")["restarts"] >= 1)
