@@ -39,7 +39,7 @@ class ShortCalls:
         advice = {
             Status.UNAUTHENTICATED: f"; our token is {self._control.token}",
             Status.UNAVAILABLE: f"; is a control plane's pod ready, and its certificate by a root in "
-            f"{self._control.roots}?",
+            f"{self._control.trust.file}?",
         }
         where = ", ".join(self._control.targets)
         name = method.rpartition("/")[2]
