@@ -37,7 +37,8 @@ class ControlPlane:
 
 @contextlib.asynccontextmanager
 async def dial(control: ControlPlane, rng: random.Random) -> AsyncGenerator[tuple[Channel, Metadata], None]:
-    """A connection, and the metadata that says who is calling. Raises RpcFailed(UNAVAILABLE) with every reason."""
+    """A connection, and the metadata that says who is calling. Raises RpcFailed: UNAVAILABLE with every reason,
+    FAILED_PRECONDITION for what is missing here."""
     tls, metadata = _tls(control.trust), _metadata(control.token)
     addresses = await _addresses(control.targets)
     rng.shuffle(addresses)
@@ -62,7 +63,7 @@ def _tls(trust: Trust) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=trust.for_control_plane().decode())
     except NoRoots as error:
-        raise RpcFailed(Status.UNAVAILABLE, str(error)) from error
+        raise RpcFailed(Status.FAILED_PRECONDITION, str(error)) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     return context
@@ -75,7 +76,7 @@ def _metadata(token: Path | None) -> Metadata:
         return {"authorization": f"Bearer {token.read_text().strip()}"}
     except (OSError, UnicodeDecodeError) as error:
         why = f"cannot read our token {token}: {error}; it is a projected volume of the agent's pod"
-        raise RpcFailed(Status.UNAVAILABLE, why) from error
+        raise RpcFailed(Status.FAILED_PRECONDITION, why) from error
 
 
 async def _addresses(targets: tuple[str, ...]) -> list[tuple[str, int]]:
