@@ -78,7 +78,7 @@ LEAF = a_ca("leaf", ROOT, is_ca=False)
 
 
 def write(folder: Path, *, chain: tuple[Ca, ...], roots: tuple[Ca, ...], key: Key | None = None) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "tls.crt").write_bytes(b"".join(each.pem for each in chain))
     (folder / "ca.crt").write_bytes(b"".join(each.pem for each in roots))
     (folder / "tls.key").write_bytes(profile.key_pem(key or chain[0].key))
