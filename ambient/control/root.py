@@ -21,6 +21,7 @@ from ambient.control.bundle import Bundle
 from ambient.control.ca import ControlCA
 from ambient.control.callers import Callers
 from ambient.control.captures import Captures
+from ambient.control.contests import Contests
 from ambient.control.events import Events
 from ambient.control.lease import Lease
 from ambient.control.pages import Pages
@@ -170,6 +171,7 @@ class Control:
         """What one replica at a time says to everybody, and the CA that one of them founds."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Statuses(self._api, self.events).run(self.outcomes.follow()), name="statuses")
+            tasks.create_task(Contests(self.events, lambda: self.world).run(), name="contests")
             if self.settings.ca_files is None:
                 tasks.create_task(self._found(), name="founding")
             tasks.create_task(Bundle(self._api, self.settings.namespace).publish(self.ca.watch_roots()), name="bundle")
