@@ -11,7 +11,7 @@ import logging
 import random
 import signal
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ambient import config
@@ -50,9 +50,11 @@ log = logging.getLogger(__name__)
 class Control:
     """One replica: run() until it is told to stop."""
 
-    def __init__(self, settings: config.ControlSettings) -> None:
-        """Raises NoCluster; ValueError for a bad trust domain."""
+    def __init__(self, settings: config.ControlSettings, at_first_world: Callable[[], None] = lambda: None) -> None:
+        """`at_first_world`: called when it is there, before anybody is served. Raises NoCluster; ValueError for a bad
+        trust domain."""
         self.settings = settings
+        self._at_first_world = at_first_world
         self.world = World.build(mesh=settings.mesh)
         self.source_errors: tuple[str, ...] = ()
         self.port = 0  # that agents are served on; 0: not yet
@@ -136,7 +138,9 @@ class Control:
                 self.source_errors = ()
                 self.world = item
                 self.discovery.publish(item)
-                self._first.set()
+                if not self._first.is_set():
+                    self._at_first_world()
+                    self._first.set()
             else:
                 self.source_errors = item.errors
                 log.error("%s", item)
@@ -188,6 +192,6 @@ class Control:
                 await asyncio.sleep(pause(failures, self._rng, last=FOUND_S))
 
 
-async def main(settings: config.ControlSettings) -> None:
+async def main(settings: config.ControlSettings, at_first_world: Callable[[], None]) -> None:
     """Run one replica to its end."""
-    await Control(settings).run()
+    await Control(settings, at_first_world).run()
