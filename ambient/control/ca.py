@@ -63,6 +63,11 @@ class ControlCA:
         """Certificates can be had, our own included."""
         return self._serving is not None
 
+    @property
+    def ends(self) -> datetime | None:
+        """When the certificate that signs does, and all that it signed with it; None: there is none yet."""
+        return self._signer.certificate.not_valid_after_utc if self._signer else None
+
     async def ready(self) -> None:
         """Wait until certificates can be had, our own included."""
         while self._serving is None:
