@@ -52,7 +52,7 @@ class ControlCA:
             async for found in source:
                 if isinstance(found, CaUnusable):
                     self.error = str(found)
-                    _log.error("the CA is unusable%s: %s", ", the last one goes on" if self._signer else "", found)
+                    _log.warning("no CA to sign by%s: %s", " but the last one" if self._signer else "", found)
                 else:
                     self.error = ""
                     self._use(signing.by_root(found) if isinstance(found, Authority) else found)
@@ -62,6 +62,11 @@ class ControlCA:
     def is_ready(self) -> bool:
         """Certificates can be had, our own included."""
         return self._serving is not None
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the certificate that signs does, and all that it signed with it; None: there is none yet."""
+        return self._signer.certificate.not_valid_after_utc if self._signer else None
 
     async def ready(self) -> None:
         """Wait until certificates can be had, our own included."""

@@ -51,6 +51,9 @@ class _Asked(Collector):
         yield CounterMetricFamily("ambient_control_pushes", "Responses sent to agents", counts.pushes)
         yield CounterMetricFamily("ambient_control_pushed_bytes", "In these responses", counts.pushed_bytes)
         yield CounterMetricFamily("ambient_control_nacks", "Responses an agent refused a part of", counts.nacks)
+        if control.ca.ends is not None:
+            text = "When the certificate that signs ends, in seconds of the Unix epoch"
+            yield GaugeMetricFamily("ambient_control_ca_ends_seconds", text, control.ca.ends.timestamp())
         certificates = CounterMetricFamily(
             "ambient_control_certificates", "Requests for certificates, by what became of them", labels=["outcome"]
         )

@@ -61,6 +61,7 @@ WRONG_USAGE = [
     ("ca", "--ca-dir", ".", "drop-old-root", "--longest-hours", "-1"),
     ("check", "-f", "none.yaml"),
     ("check", "-o", "yaml"),
+    ("control", "--ca-files", "none"),
     ("explain", "--from", "shop/client"),
     ("explain", "--from", "client", "--to", "web:80"),
     ("explain", "--from", "shop/client", "--to", "web"),

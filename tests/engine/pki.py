@@ -80,26 +80,29 @@ class Leaf:
 
 
 class Authority:
-    """One root. Two authorities of the same name are strangers to each other."""
+    """A root, or an intermediate below one. Two authorities of the same name are strangers to each other."""
 
-    def __init__(self, trust_domain: str = "cluster.local") -> None:
+    def __init__(self, trust_domain: str = "cluster.local", *, parent: Authority | None = None, below: int = 0) -> None:
+        """below: how many authorities may be under this one."""
         self.trust_domain = trust_domain
         self._key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
-        self._root = (
+        name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{trust_domain}{' below' if parent else ''}")])
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
-            .issuer_name(name)
+            .issuer_name(parent._own.subject if parent else name)
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now() - HOUR)
             .not_valid_after(now() + 24 * HOUR)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .add_extension(_usage(sign_certificates=True), critical=True)
-            .sign(self._key, hashes.SHA256())
         )
-        self.root_pem = self._root.public_bytes(serialization.Encoding.PEM)
+        self._own = builder.sign(parent._key if parent else self._key, hashes.SHA256())
+        own_pem = self._own.public_bytes(serialization.Encoding.PEM)
+        self.root_pem = parent.root_pem if parent else own_pem
+        self._above = own_pem + parent._above if parent else b""  # what a leaf needs beside it to lead to the root
 
     def spiffe(self, namespace: str, account: str) -> str:
         return f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{account}"
@@ -127,7 +130,7 @@ class Authority:
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
-            .issuer_name(self._root.subject)
+            .issuer_name(self._own.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now() + valid_from)
@@ -146,7 +149,7 @@ class Authority:
         cert = builder.sign(self._key, hashes.SHA256())
         return Leaf(
             uris=tuple(uris),
-            cert_pem=cert.public_bytes(serialization.Encoding.PEM),
+            cert_pem=cert.public_bytes(serialization.Encoding.PEM) + self._above,
             key_pem=_private_pem(key),
             roots_pem=b"".join(roots) if roots else self.root_pem,
             der=cert.public_bytes(serialization.Encoding.DER),

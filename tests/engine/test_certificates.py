@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import pathlib
 import time
@@ -14,6 +15,7 @@ from . import apps, h2peer, harness, pki, process, verdicts
 
 pytestmark = pytest.mark.kernel
 
+END = b"-----END CERTIFICATE-----\n"
 SOON = datetime.timedelta(seconds=2)  # certificates have whole seconds only
 
 
@@ -182,6 +184,21 @@ def test_several_roots_are_trusted_at_once(tmp_path: pathlib.Path) -> None:
             with apps.App(apps.echo) as app, h2peer.dial(tunnel, authority.svid(roots=both)) as client:
                 assert client.ask(f"{app.address[0]}:{app.address[1]}").status == 200
         assert not is_let_in(tunnel, pki.Authority().svid(roots=both))
+
+
+def test_peers_that_trust_a_root_meet_through_its_intermediates(tmp_path: pathlib.Path) -> None:
+    """Each end shows all that is between its leaf and the root; the other end has the root only."""
+    root = pki.Authority(below=1)
+    one, two = (pki.Authority(parent=root) for _ in range(2))
+    with harness.node(tmp_path / "far", one.svid("shop", "db")) as far:
+        tunnel = far.tunnel()
+        for client in (two.svid(), root.svid()):
+            with apps.App(apps.echo) as app, h2peer.dial(tunnel, client) as peer:
+                assert peer.ask(f"{app.address[0]}:{app.address[1]}").status == 200
+        whole = two.svid()
+        leaf, *_ = whole.cert_pem.partition(END)
+        assert not is_let_in(tunnel, dataclasses.replace(whole, cert_pem=leaf + END)), "the intermediate is missing"
+        assert not is_let_in(tunnel, pki.Authority(parent=pki.Authority(below=1)).svid(roots=[root.root_pem]))
 
 
 def is_let_in(tunnel: apps.Address, leaf: pki.Leaf) -> bool:
