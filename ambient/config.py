@@ -71,8 +71,9 @@ class ControlSettings:
     namespace: str  # its own: Lease, CA and roots are kept there
     replica: str  # this pod's name
     kubeconfig: Path | None = None  # None: this pod's ServiceAccount, else kubectl's
+    ca_files: Path | None = None  # an intermediate of somebody else's CA, mounted; None: a CA of our own, in a Secret
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    grpc_port: int = 15012  # Istio's for the same
+    grpc_port: int = 15012  # Istio's for the same; 0: an ephemeral one
     metrics_port: int = 15020  # 0: an ephemeral one
     health_port: int = 15021  # 0: an ephemeral one
 

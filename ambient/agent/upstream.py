@@ -58,16 +58,16 @@ class ControlPlane:
         from ambient.xds import ca_client, client, dial, nodes, short, trust  # an agent without one does not load it
 
         assert settings.control is not None
+        self._trust = trust.Trust(settings.control.roots)
         control = dial.ControlPlane(
             targets=settings.control.targets,
             server_name=settings.control.server_name,
-            roots=settings.control.roots,
+            trust=self._trust,
             token=settings.control.token,
         )
         call = short.ShortCalls(control)
         self._nodes = nodes
         self._client = client.Client(control, client.NodeName(node=settings.node), settings.mesh)
-        self._trust = trust.Trust(settings.control.roots)
         self._reporter = nodes.Reporter(call)
         self.issuer: Issuer = ca_client.ControlIssuer(call, self._trust)
 

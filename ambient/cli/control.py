@@ -23,6 +23,11 @@ from ambient.model.mesh import MeshConfig, OutboundMode
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The API server, and who we are there.  [default: this pod's ServiceAccount, else kubectl's]",
 )
+@click.option(
+    "--ca-files",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Sign with the mounted tls.crt and tls.key, below ca.crt.  [default: a CA of our own, in a Secret]",
+)
 @click.option("--trust-domain", default="cluster.local", help="SPIFFE trust domain.")
 @click.option(
     "--outbound",
@@ -38,6 +43,7 @@ def control(
     namespace: str,
     replica: str,
     kubeconfig: Path | None,
+    ca_files: Path | None,
     trust_domain: str,
     outbound: str,
     grpc_port: int,
@@ -59,6 +65,7 @@ def control(
         namespace=namespace,
         replica=replica,
         kubeconfig=kubeconfig,
+        ca_files=ca_files,
         mesh=MeshConfig(trust_domain=trust_domain, root_namespace=namespace, outbound=OutboundMode(outbound)),
         grpc_port=grpc_port,
         metrics_port=metrics_port,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import uuid
 from collections.abc import Coroutine
@@ -24,6 +25,7 @@ from ambient.control.events import Events
 from ambient.control.lease import Lease
 from ambient.control.pages import Pages
 from ambient.control.status import Statuses
+from ambient.identity import ca_files
 from ambient.identity.ca_state import CaUnusable
 from ambient.model.world import World
 from ambient.observe.http import HttpServer
@@ -31,13 +33,15 @@ from ambient.sources import kubernetes
 from ambient.xds import credentials
 from ambient.xds.ca_server import CertificateService
 from ambient.xds.node_server import NodeService
+from ambient.xds.retry import pause
 from ambient.xds.server import DiscoveryServer, grpc_server
 
-CANNOT_GO_ON = (CaUnusable, kubernetes.NoCluster, api.ApiError, OSError, ValueError)  # their texts say what to do
+CANNOT_GO_ON = (kubernetes.NoCluster, api.ApiError, OSError, ValueError)  # their texts say what to do
 AGENT = "ambient-agent"  # the ServiceAccount that may call
 SERVICE = "ambient-control"  # by whose DNS name agents know us
 LEASE = "ambient-control"
 DRAIN_S = 5.0  # agents leave for other replicas within it, one after the other
+FOUND_S = 30.0  # between two tries at founding a CA at most: somebody is restoring one, or the API server is away
 GRACE_S = 2.0  # for short calls under way at the end
 log = logging.getLogger(__name__)
 
@@ -50,13 +54,16 @@ class Control:
         self.settings = settings
         self.world = World.build(mesh=settings.mesh)
         self.source_errors: tuple[str, ...] = ()
+        self.port = 0  # that agents are served on; 0: not yet
+        self._rng = random.Random()
         self._first = asyncio.Event()  # a World is there
         self._stop = asyncio.Event()
         self._client = kubernetes.connect(settings.kubeconfig)
         self._api = api.LightkubeApi(self._client)
         self._authority = ClusterAuthority(self._api, settings.namespace, settings.mesh.trust_domain)
         names = [f"{SERVICE}.{settings.namespace}.svc", f"{SERVICE}.{settings.namespace}.svc.cluster.local"]
-        self.ca = ControlCA(self._authority.watch(), names)
+        source = ca_files.watch(settings.ca_files) if settings.ca_files else self._authority.watch()
+        self.ca = ControlCA(source, names)
         self.outcomes = kubernetes.Outcomes()
         self.events = Events(self._api, settings.replica)
         self.callers = Callers(self._api, accounts=[f"{settings.namespace}/{AGENT}"], world=lambda: self.world)
@@ -94,7 +101,7 @@ class Control:
                 await server.start()
             await self._until_one_ends(
                 {
-                    "ca": self._follow_ca(),
+                    "ca": self.ca.run(),
                     "source": self._watch(),
                     "roots": self._tell_roots(),
                     "serve": self._serve(),
@@ -112,16 +119,14 @@ class Control:
 
     async def _until_one_ends(self, jobs: dict[str, Coroutine[Any, Any, None]]) -> None:
         guarded = [asyncio.create_task(job, name=name) for name, job in jobs.items()]
-        done, _ = await asyncio.wait(guarded, return_when=asyncio.FIRST_COMPLETED)
-        for task in guarded:
-            task.cancel()
-        await asyncio.gather(*guarded, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait(guarded, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in guarded:
+                task.cancel()
+            await asyncio.gather(*guarded, return_exceptions=True)
         for task in done:
             task.result()
-
-    async def _follow_ca(self) -> None:
-        await self._authority.found()
-        await self.ca.run()
 
     async def _watch(self) -> None:
         """The source's Worlds; its errors are kept beside the last one."""
@@ -145,10 +150,12 @@ class Control:
         """Until told to stop: then agents are sent to other replicas before the last connection is closed."""
         await asyncio.gather(self._first.wait(), self.ca.ready())
         address = f"[::]:{self.settings.grpc_port}"
-        if not self._grpc.add_secure_port(address, credentials.renewed(self.ca.serving)):
+        port = self._grpc.add_secure_port(address, credentials.renewed(self.ca.serving))
+        if not port:
             raise OSError(f"cannot listen on {address}: is the port taken?")
         await self._grpc.start()
-        log.info("serving agents on %s", address)
+        self.port = port
+        log.info("serving agents on port %s", self.port)
         await self._stop.wait()
         await self.discovery.drain(DRAIN_S)
         await self._grpc.stop(GRACE_S)
@@ -160,10 +167,23 @@ class Control:
             await asyncio.sleep(DRAIN_S + 2 * GRACE_S)
 
     async def _write(self) -> None:
-        """What one replica at a time says to everybody."""
+        """What one replica at a time says to everybody, and the CA that one of them founds."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Statuses(self._api, self.events).run(self.outcomes.follow()), name="statuses")
+            if self.settings.ca_files is None:
+                tasks.create_task(self._found(), name="founding")
             tasks.create_task(Bundle(self._api, self.settings.namespace).publish(self.ca.watch_roots()), name="bundle")
+
+    async def _found(self) -> None:
+        """See to it that there is a CA. Trouble does not end a replica, which may sign by what it had."""
+        failures = 0
+        while True:
+            try:
+                return await self._authority.found()
+            except (CaUnusable, api.ApiError) as error:
+                log.warning("there is no CA, and none is founded: %s", error)
+                failures += 1
+                await asyncio.sleep(pause(failures, self._rng, last=FOUND_S))
 
 
 async def main(settings: config.ControlSettings) -> None:

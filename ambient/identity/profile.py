@@ -145,8 +145,8 @@ def _end_entity(
     not_after = min(now + lifetime, signer.not_valid_after_utc)
     if not_after - now < MIN_LIFETIME:
         raise LifetimeRefused(
-            f"the root {short_id(signer)} ends at {signer.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ} and its leaves "
-            "must not outlive it: rotate the root"
+            f"the CA's certificate {short_id(signer)} ends at {signer.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ} and its "
+            "leaves must not outlive it: rotate the root, or renew the mounted intermediate"
         )
     return (
         x509.CertificateBuilder()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,16 +18,31 @@ PREFIX_BYTES = 5  # before each message: whether it is compressed, and its lengt
 AHEAD_BYTES = 256 << 10  # of a message that is not whole yet: less than a window, or a longer one would never be
 
 
-class Status:
-    """gRPC's status codes, as far as they are used here."""
+class Status(enum.IntEnum):
+    """gRPC's status codes."""
 
     OK = 0
     CANCELLED = 1
     UNKNOWN = 2
+    INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+def name_of(status: int) -> str:
+    """For people; a server may send any number."""
+    return {each.value: each.name for each in Status}.get(status, f"status {status}")
 
 
 class RpcFailed(Exception):

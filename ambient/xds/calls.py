@@ -10,5 +10,5 @@ class CallFailed(Exception):
 
 
 class Call(Protocol):
-    async def __call__(self, method: str, request: bytes) -> bytes:
+    async def __call__(self, method: str, request: bytes, /) -> bytes:
         """method: "/package.Service/Method". It may be made twice, and must do no harm then. Raises CallFailed."""

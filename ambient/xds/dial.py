@@ -1,7 +1,7 @@
 """A connection to any replica of a control plane that proves to be it. Knows no service and no message type.
 
 Every connection reads the token and the trusted roots anew, because both are replaced while we run, and goes to the
-addresses in random order, so that agents spread over the replicas.
+addresses in random order, so that agents spread over the replicas. Whom to trust is trust.py's to say.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from ambient.xds import channel
 from ambient.xds.call import RpcFailed, Status
 from ambient.xds.channel import Channel, Keepalive
+from ambient.xds.trust import NoRoots, Trust
 
 Metadata = Mapping[str, str]
 
@@ -28,7 +29,7 @@ class ControlPlane:
 
     targets: tuple[str, ...]  # HOST:PORT; all addresses of all hosts are tried
     server_name: str  # a DNS name that its certificate must hold
-    roots: Path  # PEM: whom we believe that
+    trust: Trust  # whom we believe that
     token: Path | None = None  # a ServiceAccount's
     connect_s: float = 3.0  # TCP and TLS: milliseconds within a cluster, so one that takes longer is dead
     keepalive: Keepalive = field(default_factory=Keepalive)
@@ -36,8 +37,9 @@ class ControlPlane:
 
 @contextlib.asynccontextmanager
 async def dial(control: ControlPlane, rng: random.Random) -> AsyncGenerator[tuple[Channel, Metadata], None]:
-    """A connection, and the metadata that says who is calling. Raises RpcFailed(UNAVAILABLE) with every reason."""
-    tls, metadata = _tls(control.roots), _metadata(control.token)
+    """A connection, and the metadata that says who is calling. Raises RpcFailed: UNAVAILABLE with every reason,
+    FAILED_PRECONDITION for what is missing here."""
+    tls, metadata = _tls(control.trust), _metadata(control.token)
     addresses = await _addresses(control.targets)
     rng.shuffle(addresses)
     failed: list[str] = []
@@ -57,11 +59,11 @@ async def dial(control: ControlPlane, rng: random.Random) -> AsyncGenerator[tupl
         yield connection, metadata
 
 
-def _tls(roots: Path) -> ssl.SSLContext:
+def _tls(trust: Trust) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=str(roots))
-    except OSError as error:  # ssl's errors are OSErrors
-        raise RpcFailed(Status.UNAVAILABLE, f"cannot use {roots} to verify the control plane: {error}") from error
+        context = ssl.create_default_context(cadata=trust.for_control_plane().decode())
+    except NoRoots as error:
+        raise RpcFailed(Status.FAILED_PRECONDITION, str(error)) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     return context
@@ -72,8 +74,9 @@ def _metadata(token: Path | None) -> Metadata:
         return {}
     try:
         return {"authorization": f"Bearer {token.read_text().strip()}"}
-    except OSError as error:
-        raise RpcFailed(Status.UNAVAILABLE, f"cannot read the token {token}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot read our token {token}: {error}; it is a projected volume of the agent's pod"
+        raise RpcFailed(Status.FAILED_PRECONDITION, why) from error
 
 
 async def _addresses(targets: tuple[str, ...]) -> list[tuple[str, int]]:

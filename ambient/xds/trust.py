@@ -2,13 +2,15 @@
 
 Until the control plane has told its roots, a file says (the mounted ConfigMap); from then on the control plane does,
 and the file only helps to find it again: neither a file that lags behind a rotation nor a long outage locks an agent
-out.
+out. So long as the file has not followed, a root that was dropped is still believed of the control plane: of workloads,
+which are told of it at once, it is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import watchfiles
 from ambient.identity import roots
 
 LOOK_AGAIN_MS = 10_000  # for a file that changed without the kernel telling us
+
+_log = logging.getLogger(__name__)
 
 
 class NoRoots(Exception):
@@ -31,7 +35,12 @@ class Trust:
         self._news = asyncio.Event()  # of this word; the next one has an event of its own
 
     def tell(self, roots_pem: bytes) -> None:
-        """The control plane has said what is trusted."""
+        """The control plane has said what is trusted. What is no bundle of roots changes nothing."""
+        try:
+            roots.checked_bundle(roots_pem)
+        except ValueError as error:
+            _log.error("the control plane told roots that are none, the former ones hold: %s", error)
+            return
         if roots_pem != self.told:
             self.told = roots_pem
             self._was_told.set()

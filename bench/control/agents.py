@@ -20,6 +20,7 @@ from ambient.xds import names
 from ambient.xds.client import METHOD, NodeName
 from ambient.xds.dial import ControlPlane, dial
 from ambient.xds.proto import discovery_pb2 as pb
+from ambient.xds.trust import Trust
 
 
 class Crowd:
@@ -94,7 +95,7 @@ if __name__ == "__main__":
             ControlPlane(
                 targets=(target,),
                 server_name=server_name,
-                roots=Path(roots),
+                trust=Trust(Path(roots)),
                 token=Path(token[0]) if token else None,
                 connect_s=10,  # many at once, on few cores
             ),

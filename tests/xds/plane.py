@@ -19,9 +19,10 @@ from ambient.model.world import World
 from ambient.xds.ca_client import ControlIssuer
 from ambient.xds.ca_server import CertificateService
 from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
-from ambient.xds.control import Control, Settings
+from ambient.xds.dial import ControlPlane
 from ambient.xds.node_server import NodeService, ReportNotApplied
 from ambient.xds.nodes import PodRef, Report
+from ambient.xds.short import ShortCalls
 from ambient.xds.trust import Trust
 
 SERVER_NAME = "ambient-control.ambient-system.svc"
@@ -84,6 +85,12 @@ class Plane:
         if self._server is not None:
             await self._server.stop(None)
 
+    def channel(self) -> grpc.aio.Channel:
+        """As other implementations have one; the caller closes it."""
+        trust = grpc.ssl_channel_credentials(self.authority.bundle_pem)
+        options = (("grpc.ssl_target_name_override", SERVER_NAME),)
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.port}", trust, options)
+
     async def authenticate(self, metadata: Metadata) -> Caller:
         if self.undecided:
             raise CannotAuthenticate("nobody to ask")
@@ -112,10 +119,17 @@ class Agent:
         self.token_file.write_text(f"token-{node[-1]}\n")
         self.roots_file.write_bytes(plane.authority.bundle_pem)
         self.trust = Trust(self.roots_file)
-        settings = Settings(target=f"127.0.0.1:{plane.port}", token_file=self.token_file, server_name=SERVER_NAME)
-        self.control = Control(settings, self.trust)
-        self.issuer = ControlIssuer(self.control.call, self.trust)
         self.rng = random.Random(7)
+        self.call = ShortCalls(self.control(plane), self.rng)
+        self.issuer = ControlIssuer(self.call, self.trust)
+
+    def control(self, *planes: Plane, server_name: str = SERVER_NAME) -> ControlPlane:
+        return ControlPlane(
+            targets=tuple(f"127.0.0.1:{plane.port}" for plane in planes),
+            server_name=server_name,
+            trust=self.trust,
+            token=self.token_file,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -129,12 +143,9 @@ async def running(plane: Plane | None = None) -> AsyncIterator[Plane]:
 
 
 @contextlib.asynccontextmanager
-async def an_agent(folder: Path, plane: Plane, *, node: str = "node-1") -> AsyncIterator[Agent]:
-    agent = Agent(folder, plane, node=node)
-    try:
-        yield agent
-    finally:
-        await agent.control.close()
+async def with_agent(folder: Path, *, node: str = "node-1") -> AsyncIterator[tuple[Plane, Agent]]:
+    async with running() as plane:
+        yield plane, Agent(folder, plane, node=node)
 
 
 def another_authority() -> roots.Authority:

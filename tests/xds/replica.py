@@ -21,6 +21,7 @@ from ambient.xds.channel import Keepalive
 from ambient.xds.client import Client, NodeName, Patience
 from ambient.xds.dial import ControlPlane
 from ambient.xds.server import DiscoveryServer, grpc_server
+from ambient.xds.trust import Trust
 
 NAME = "ambient-control.ambient-system.svc"
 TOKEN = "the agent's token"
@@ -103,6 +104,7 @@ class Agent:
         self.roots, self.token = folder / "roots.pem", folder / "token"
         authority()[0].cert_pem.write_to_path(str(self.roots))
         self.token.write_text(token + "\n")
+        self.trust = Trust(self.roots)
         self.client = Client(
             self._control(*(f"127.0.0.1:{port}" for port in ports)),
             NodeName(node="n1"),
@@ -116,7 +118,7 @@ class Agent:
         return ControlPlane(
             targets=targets,
             server_name=NAME,
-            roots=self.roots,
+            trust=self.trust,
             token=self.token,
             connect_s=1.0,
             keepalive=Keepalive(idle_s=1.0, answer_s=1.0),

@@ -22,7 +22,7 @@ from ambient.xds.ca_server import CertificateService
 from ambient.xds.proto import certificates_pb2 as pb
 
 from . import plane as planes
-from .plane import Agent, Plane, an_agent, running
+from .plane import Agent, Plane
 
 WEB, DB = Identity("cluster.local", "shop", "web"), Identity("cluster.local", "shop", "db")
 METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
@@ -30,7 +30,7 @@ METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 
 def with_agent(folder: Path, test: Callable[[Plane, Agent], Awaitable[None]], **settings: str) -> None:
     async def main() -> None:
-        async with running() as plane, an_agent(folder, plane, **settings) as agent:
+        async with planes.with_agent(folder, **settings) as (plane, agent):
             await test(plane, agent)
 
     asyncio.run(main())
@@ -40,15 +40,18 @@ async def issue(agent: Agent, identity: Identity = WEB, lifetime: timedelta = pl
     return await agent.issuer.issue(svid.request(identity)[1], identity, lifetime)
 
 
-async def ask(agent: Agent, request: pb.IstioCertificateRequest, token: str = "token-1") -> list[str]:
+async def ask_raw(plane: Plane, request: bytes) -> bytes:
     """As another implementation would; raises AioRpcError."""
-    stub = agent.control.channel().unary_unary(
-        METHOD,
-        request_serializer=pb.IstioCertificateRequest.SerializeToString,
-        response_deserializer=pb.IstioCertificateResponse.FromString,
-    )
-    response = await stub(request, metadata=(("authorization", f"Bearer {token}"),), timeout=5)
-    return list(response.cert_chain)
+    async with plane.channel() as channel:
+        stub: Any = channel.unary_unary(METHOD)
+        answer: bytes = await stub(request, metadata=(("authorization", "Bearer token-1"),), timeout=5)
+        return answer
+
+
+async def ask(plane: Plane, request: pb.IstioCertificateRequest) -> list[str]:
+    """As another implementation would; raises AioRpcError."""
+    answer = await ask_raw(plane, request.SerializeToString())
+    return list(pb.IstioCertificateResponse.FromString(answer).cert_chain)
 
 
 def test_an_agent_gets_the_certificate_of_a_pod_of_its_node(tmp_path: Path) -> None:
@@ -149,23 +152,23 @@ def test_who_cannot_be_told_may_try_again(tmp_path: Path) -> None:
     ids=["less than the cap", "no wish", "more than the cap", "more than fits"],
 )
 def test_a_lifetime_is_as_wished_up_to_the_cap(tmp_path: Path, asked: int, given: timedelta) -> None:
-    async def test(plane: Plane, agent: Agent) -> None:
-        await ask(agent, pb.IstioCertificateRequest(csr=svid.request(WEB)[1].decode(), validity_duration=asked))
+    async def test(plane: Plane, _: Agent) -> None:
+        await ask(plane, pb.IstioCertificateRequest(csr=svid.request(WEB)[1].decode(), validity_duration=asked))
         assert plane.lifetimes == [given]
 
     with_agent(tmp_path, test)
 
 
 def test_without_metadata_the_name_in_the_request_counts(tmp_path: Path) -> None:
-    async def test(_: Plane, agent: Agent) -> None:
-        leaf, bundle = await ask(agent, pb.IstioCertificateRequest(csr=svid.request(WEB)[1].decode()))
+    async def test(plane: Plane, _: Agent) -> None:
+        leaf, bundle = await ask(plane, pb.IstioCertificateRequest(csr=svid.request(WEB)[1].decode()))
         names = x509.load_pem_x509_certificate(leaf.encode()).extensions
         assert names.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
             x509.UniformResourceIdentifier
         ) == [str(WEB)]
         assert bundle.count("BEGIN CERTIFICATE") == 1
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await ask(agent, pb.IstioCertificateRequest(csr=svid.request(DB)[1].decode()))
+            await ask(plane, pb.IstioCertificateRequest(csr=svid.request(DB)[1].decode()))
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
     with_agent(tmp_path, test)
@@ -182,10 +185,8 @@ def _bytes_of_another_implementation(csr: str) -> bytes:
 
 
 def test_the_bytes_on_the_wire_are_istios(tmp_path: Path) -> None:
-    async def test(plane: Plane, agent: Agent) -> None:
-        raw: Any = agent.control.channel().unary_unary(METHOD)
-        request = _bytes_of_another_implementation(svid.request(WEB)[1].decode())
-        answer = await raw(request, metadata=(("authorization", "Bearer token-1"),), timeout=5)
+    async def test(plane: Plane, _: Agent) -> None:
+        answer = await ask_raw(plane, _bytes_of_another_implementation(svid.request(WEB)[1].decode()))
         assert plane.lifetimes == [timedelta(seconds=3600)]
         assert answer[:1] == b"\x0a"  # field 1, a string
         assert answer.index(b"-----BEGIN") == 3
@@ -217,9 +218,9 @@ def _csr(*names: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
     ids=["nothing", "garbage", "long", "two names", "no ID", "curve", "contradiction", "number", "negative", "short"],
 )
 def test_wrong_requests_are_named_as_such(tmp_path: Path, fields: dict[str, object], says: str) -> None:
-    async def test(plane: Plane, agent: Agent) -> None:
+    async def test(plane: Plane, _: Agent) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
-            await ask(agent, pb.IstioCertificateRequest(**fields))  # type: ignore[arg-type]
+            await ask(plane, pb.IstioCertificateRequest(**fields))  # type: ignore[arg-type]
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert plane.certificates.counts == {"bad_request": 1}
 

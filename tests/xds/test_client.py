@@ -174,13 +174,43 @@ def test_the_roots_are_read_anew_for_every_connection(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_an_agent_that_was_told_of_a_rotation_gets_in_while_its_file_lags(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Replica(WORLD) as replica:
+            agent = Agent(tmp_path, replica.port)
+            agent.trust.tell(agent.roots.read_bytes())
+            trustme.CA().cert_pem.write_to_path(str(agent.roots))
+            async with agent:
+                await agent.until_world(WORLD)
+
+    asyncio.run(run())
+
+
+def test_a_root_that_was_dropped_is_refused_once_the_file_has_followed(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Replica(WORLD) as replica, Agent(tmp_path, replica.port) as agent:
+            old, new = agent.roots.read_bytes(), trustme.CA().cert_pem.bytes()
+            agent.trust.tell(old + new)
+            await agent.until_world(WORLD)
+            agent.trust.tell(new)
+            agent.roots.write_bytes(new)
+            await replica.kill()
+            await replica.start()
+            await agent.until(lambda: bool(agent.errors))
+            assert "certificate verify failed" in agent.errors[-1]
+            assert agent.items[0] == WORLD
+            assert len(agent.worlds) == 1
+
+    asyncio.run(run())
+
+
 MISSING: dict[str, tuple[Any, str]] = {
-    "no roots": (lambda agent: agent.roots.unlink(), r"cannot use .*roots\.pem to verify the control plane"),
+    "no roots": (lambda agent: agent.roots.unlink(), r"no roots by which to know .*roots\.pem.*ambient-root"),
     "roots that are none": (
         lambda agent: agent.roots.write_text("?"),
-        r"cannot use .*roots\.pem to verify the control",
+        r"no roots by which to know the control plane: .*roots\.pem",
     ),
-    "no token": (lambda agent: agent.token.unlink(), "cannot read the token .*token"),
+    "no token": (lambda agent: agent.token.unlink(), r"cannot read our token .*/token: .*projected volume"),
     "no target": (lambda agent: agent.go_to(), "there is no address to try"),
     "a name of nobody": (lambda agent: agent.go_to("nowhere.invalid:1"), r"cannot resolve nowhere\.invalid:1"),
 }
