@@ -88,6 +88,7 @@ bench: setup
 
 bench-control: setup
 	$(PY) -m bench.control
+	$(PY) -m bench.control.certificates
 
 native: $(PROTOS:.proto=_pb2.py)
 	@mkdir -p $(NATIVE)

@@ -72,8 +72,15 @@ def control(
         health_port=health_port,
     )
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
-    gc.freeze()  # what is loaded now stays: later collections need not look at it
+    _keep()
     try:
-        asyncio.run(root.main(settings))
+        asyncio.run(root.main(settings, at_first_world=_keep))
     except root.CANNOT_GO_ON as error:
         raise Failure(f"control plane {replica} ends: {error}") from error
+
+
+def _keep() -> None:
+    """What is there now stays: later collections need not look at it. Of 50,000 pods that is 0.4 s, in which nobody is
+    answered."""
+    gc.collect()
+    gc.freeze()

@@ -18,6 +18,8 @@ from lightkube import generic_resource
 from lightkube.core.exceptions import ConfigError
 from lightkube.types import PatchType
 
+from ambient.sources import kubernetes
+
 Json = dict[str, Any]
 Event = tuple[str, Json]  # ADDED, MODIFIED or DELETED, and the object
 
@@ -160,5 +162,7 @@ def _translated(what: str) -> Iterator[None]:
 
 def connect() -> LightkubeApi:
     """By this pod's ServiceAccount, else $KUBECONFIG or ~/.kube/config. Connects to nothing yet. Raises ApiError."""
-    with _translated("find the API server"):
-        return LightkubeApi(lightkube.AsyncClient(trust_env=True))
+    try:
+        return LightkubeApi(kubernetes.connect())
+    except kubernetes.NoCluster as error:
+        raise ApiError(str(error)) from error

@@ -52,7 +52,7 @@ class ControlCA:
             async for found in source:
                 if isinstance(found, CaUnusable):
                     self.error = str(found)
-                    _log.error("the CA is unusable%s: %s", ", the last one goes on" if self._signer else "", found)
+                    _log.warning("no CA to sign by%s: %s", " but the last one" if self._signer else "", found)
                 else:
                     self.error = ""
                     self._use(signing.by_root(found) if isinstance(found, Authority) else found)

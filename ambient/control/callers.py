@@ -13,10 +13,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ambient.control import api, tokens
-from ambient.control.api import Api, ApiError, Json
+from ambient.control.api import ApiError, Json, Kind
 from ambient.model.world import World
 from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
 
@@ -43,10 +43,17 @@ class _Known:
     seen: bool = False  # the World has the caller's pod
 
 
+class Reviewer(Protocol):
+    """The API server, as far as it is needed here."""
+
+    async def create(self, kind: Kind, obj: Json) -> Json:
+        """See api.Api."""
+
+
 class Callers:
     def __init__(
         self,
-        kubernetes: Api,
+        kubernetes: Reviewer,
         *,
         accounts: Iterable[str],
         world: Callable[[], World],

@@ -11,7 +11,7 @@ import logging
 import random
 import signal
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ambient import config
@@ -21,6 +21,7 @@ from ambient.control.bundle import Bundle
 from ambient.control.ca import ControlCA
 from ambient.control.callers import Callers
 from ambient.control.captures import Captures
+from ambient.control.contests import Contests
 from ambient.control.events import Events
 from ambient.control.lease import Lease
 from ambient.control.pages import Pages
@@ -49,9 +50,11 @@ log = logging.getLogger(__name__)
 class Control:
     """One replica: run() until it is told to stop."""
 
-    def __init__(self, settings: config.ControlSettings) -> None:
-        """Raises NoCluster; ValueError for a bad trust domain."""
+    def __init__(self, settings: config.ControlSettings, at_first_world: Callable[[], None] = lambda: None) -> None:
+        """`at_first_world`: called when it is there, before anybody is served. Raises NoCluster; ValueError for a bad
+        trust domain."""
         self.settings = settings
+        self._at_first_world = at_first_world
         self.world = World.build(mesh=settings.mesh)
         self.source_errors: tuple[str, ...] = ()
         self.port = 0  # that agents are served on; 0: not yet
@@ -135,7 +138,9 @@ class Control:
                 self.source_errors = ()
                 self.world = item
                 self.discovery.publish(item)
-                self._first.set()
+                if not self._first.is_set():
+                    self._at_first_world()
+                    self._first.set()
             else:
                 self.source_errors = item.errors
                 log.error("%s", item)
@@ -170,6 +175,7 @@ class Control:
         """What one replica at a time says to everybody, and the CA that one of them founds."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Statuses(self._api, self.events).run(self.outcomes.follow()), name="statuses")
+            tasks.create_task(Contests(self.events, lambda: self.world).run(), name="contests")
             if self.settings.ca_files is None:
                 tasks.create_task(self._found(), name="founding")
             tasks.create_task(Bundle(self._api, self.settings.namespace).publish(self.ca.watch_roots()), name="bundle")
@@ -186,6 +192,6 @@ class Control:
                 await asyncio.sleep(pause(failures, self._rng, last=FOUND_S))
 
 
-async def main(settings: config.ControlSettings) -> None:
+async def main(settings: config.ControlSettings, at_first_world: Callable[[], None]) -> None:
     """Run one replica to its end."""
-    await Control(settings).run()
+    await Control(settings, at_first_world).run()

@@ -84,8 +84,13 @@ def a_pod(name: str, node: str, ip: str = "", namespace: str = "shop", **spec: A
 
 
 def an_api() -> Api:
-    """web on node-1 and db on node-2, both of the mesh, and an agent's pod on each node."""
     api = Api()
+    furnish(api)
+    return api
+
+
+def furnish(api: Api) -> None:
+    """web on node-1 and db on node-2, both of the mesh, and an agent's pod on each node."""
     for name, labels in (("shop", {"ambient.dev/mode": "enabled"}), (SYSTEM, {})):
         api.cluster.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     for node in ("node-1", "node-2"):
@@ -102,7 +107,6 @@ def an_api() -> Api:
         token = api.tokens[node] = an_own_token(jti=node)
         api.reviews[token] = {"authenticated": True, "audiences": ["ambient-control"], "user": user}
     api.cluster.put(a_pod("web", "node-1", "10.1.0.1"), a_pod("db", "node-2", "10.1.0.2"))
-    return api
 
 
 def an_own_token(**claims: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -142,7 +143,21 @@ def test_an_answer_that_is_no_api_servers_is_our_error_too(answer: httpx2.Respon
     asyncio.run(main())
 
 
-def test_a_cluster_that_nobody_named_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
-    with pytest.raises(ApiError, match="cannot find the API server"):
+@pytest.mark.parametrize(
+    "kubeconfig",
+    [
+        None,
+        "{}",
+        "{current-context: a, contexts: [{name: a, context: {cluster: c}}], clusters: [{name: c, cluster: {server: x}}]"
+        "}",
+    ],
+    ids=["missing", "empty", "without a user"],
+)
+def test_a_cluster_that_nobody_named_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: str | None
+) -> None:
+    if kubeconfig is not None:
+        (tmp_path / "kubeconfig").write_text(kubeconfig)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ApiError, match=r"no API server to talk to|names no user"):
         api.connect()

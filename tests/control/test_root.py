@@ -51,6 +51,19 @@ def test_one_of_two_that_start_together_founds_the_ca_and_both_sign_by_it(tmp_pa
     with_two(test)
 
 
+def test_what_has_to_be_done_at_the_first_world_is_done_once_and_before_anybody_is_served() -> None:
+    async def main() -> None:
+        api, served = an_api(), []
+        async with replicas(api, "one", serving=False) as (one,):
+            one.control._at_first_world = lambda: served.append(bool(one.control.port))
+            await one.until(lambda: bool(one.control.port))
+            api.cluster.put(a_pod("api", "node-2", "10.1.0.3"))
+            await one.until(lambda: "shop/api" in one.control.world.workloads)
+            assert served == [False]
+
+    asyncio.run(main())
+
+
 def test_a_ca_that_is_gone_is_not_founded_again_and_the_replicas_wait(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         api = an_api()

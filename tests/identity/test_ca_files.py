@@ -112,6 +112,20 @@ def test_what_it_signs_is_good_for_peers(
     assert len(x509.load_pem_x509_certificates(web.chain_pem)) == length
 
 
+def test_a_root_of_ours_taken_out_of_its_secret_signs_from_files_while_another_is_trusted_beside_it(
+    tmp_path: Path,
+) -> None:
+    """How one leaves a CA of ours for another: both are trusted before the other one signs."""
+    ours = make.an_authority()
+    (tmp_path / "tls.crt").write_bytes(profile.pem(ours.signer.certificate))
+    (tmp_path / "tls.key").write_bytes(profile.key_pem(ours.signing_key))
+    (tmp_path / "ca.crt").write_bytes(ours.bundle_pem + ROOT.pem)
+    first = issue(ca_files.load(tmp_path, make.utc_now()), "web")
+    assert first.signed_by == ours.signer.id
+    write(tmp_path, chain=(MIDDLE,), roots=(Ca(ours.signing_key, ours.signer.certificate), ROOT))
+    tls.meet(first, issue(ca_files.load(tmp_path, make.utc_now()), "db"))
+
+
 def test_it_gives_servers_a_chain_too(tmp_path: Path) -> None:
     signer = ca_files.load(write(tmp_path, chain=(LOW, MIDDLE), roots=(ROOT,)), make.utc_now())
     own = signer.server(["a.b.svc"], make.HOUR, datetime.now(UTC))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from cryptography import x509
 
 from ambient.identity import roots, signing
@@ -59,3 +61,29 @@ def _shown(port: int, roots_pem: bytes) -> int:
         der = wrapped.getpeercert(binary_form=True)
     assert der is not None
     return x509.load_der_x509_certificate(der).serial_number
+
+
+def test_grpc_is_told_of_a_certificate_once_and_with_nobody_else_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    signer = signing.by_root(roots.found("cluster.local", datetime.now(UTC)))
+    first, second = (signer.server([NAME], timedelta(hours=1), datetime.now(UTC)) for _ in range(2))
+    current = first
+    renewal = credentials._Renewal(lambda: current)
+    assert renewal.fetch() is None
+    assert now == 0
+    current = second
+    assert renewal.fetch() is not None
+    told_at = now
+    assert told_at >= credentials.QUIET_S  # those told "the same" before have begun by now
+    assert renewal.fetch() is None
+    assert now >= told_at + credentials.QUIET_S  # by now it has been taken over
+    before = now
+    assert renewal.fetch() is None
+    assert now == before

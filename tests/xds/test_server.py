@@ -13,6 +13,7 @@ import pytest
 from ambient.model.world import World
 from ambient.xds import channel, names, server, snapshot
 from ambient.xds.call import Call, RpcFailed, Status
+from ambient.xds.caller import Caller, CannotAuthenticate, Metadata
 from ambient.xds.channel import Keepalive
 from ambient.xds.client import METHOD
 from ambient.xds.delta import TYPES_MAX
@@ -21,7 +22,7 @@ from ambient.xds.resources import make
 from ambient.xds.server import DiscoveryServer
 from tests.model.builders import a_pod, a_world
 
-from .replica import NAME, TOKEN, Replica, client_tls, eventually
+from .replica import NAME, TOKEN, Replica, client_tls, eventually, listening
 
 METADATA = {"authorization": f"Bearer {TOKEN}"}
 WORLD = a_world(a_pod("shop/web", "10.1.0.1"))
@@ -76,6 +77,22 @@ def test_who_has_not_proven_who_they_are_is_refused_and_counted(metadata: dict[s
                 await call.receive()
             assert failed.value.status == Status.UNAUTHENTICATED
             assert (replica.discovery.counts.refused, replica.discovery.counts.connected) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_a_client_of_whom_nobody_can_tell_who_it_is_may_come_again_and_is_no_stranger() -> None:
+    async def nobody_to_ask(_: Metadata) -> Caller:
+        raise CannotAuthenticate("the API server is away")
+
+    async def run() -> None:
+        discovery = DiscoveryServer(nobody_to_ask, "r1")
+        discovery.publish(WORLD)
+        async with listening(discovery.handler) as (_, port), streaming(port) as call:
+            with pytest.raises(RpcFailed, match="the API server is away") as failed:
+                await call.receive()
+            assert failed.value.status == Status.UNAVAILABLE
+            assert discovery.counts.refused == 0
 
     asyncio.run(run())
 

@@ -1,0 +1,89 @@
+"""python -m bench.control.ca_server PODS NODES: a certificate service in a process of its own, with a made-up World.
+
+All of it is real but the API server, which vouches for every token at once. Prints one JSON line: its port and the file
+of its roots. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ambient.control.api import Json, Kind
+from ambient.control.ca import ControlCA
+from ambient.control.callers import Callers
+from ambient.identity import roots
+from ambient.identity.roots import Authority
+from ambient.model.mesh import Node, Workload
+from ambient.model.world import World
+from ambient.xds import credentials
+from ambient.xds.ca_server import CertificateService
+from ambient.xds.server import grpc_server
+from bench.control.crowd import ACCOUNT, NAMES, account_of, node_of, pod_of
+
+
+class Vouching:
+    """An API server that knows whose token it is by its last claim."""
+
+    async def create(self, kind: Kind, obj: Json) -> Json:  # noqa: ARG002 - callers.Reviewer's signature
+        pod = pod_of(obj["spec"]["token"])
+        extra = {"pod-name": [pod], "pod-uid": [f"uid-{pod}"], "node-name": [node_of(pod)]}
+        user = {
+            "username": f"system:serviceaccount:{ACCOUNT.replace('/', ':')}",
+            "extra": {f"authentication.kubernetes.io/{key}": value for key, value in extra.items()},
+        }
+        return {"status": {"authenticated": True, "audiences": obj["spec"]["audiences"], "user": user}}
+
+
+def a_world(pods: int, nodes: int) -> World:
+    """Every pod has a service account of its own: one certificate each."""
+    return World.build(
+        nodes=[Node(name=f"node-{number}") for number in range(nodes)],
+        workloads=[
+            Workload(
+                namespace="shop",
+                name=f"pod-{number}",
+                uid=f"uid-{number}",
+                node=f"node-{number % nodes}",
+                service_account=account_of(number),
+                enrolled=True,
+            )
+            for number in range(pods)
+        ],
+    )
+
+
+async def _only(authority: Authority) -> AsyncGenerator[Authority, None]:
+    yield authority
+    await asyncio.Event().wait()
+
+
+async def main(pods: int, nodes: int, folder: Path) -> None:
+    world = a_world(pods, nodes)
+    gc.freeze()
+    authority = roots.found("cluster.local", datetime.now(UTC))
+    (folder / "roots.pem").write_bytes(authority.bundle_pem)
+    ca = ControlCA(_only(authority), NAMES)
+    following = asyncio.create_task(ca.run(), name="CA")
+    await ca.ready()
+    callers = Callers(Vouching(), accounts=[ACCOUNT], world=lambda: world)
+    service = CertificateService(authenticate=callers.authenticate, world=lambda: world, sign=ca.sign)
+    server = grpc_server([service.handler()])
+    port = server.add_secure_port("127.0.0.1:0", credentials.renewed(ca.serving))
+    await server.start()
+    print(json.dumps({"port": port, "roots": str(folder / "roots.pem")}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(None)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="ambient-bench-") as made:
+        asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), Path(made)))
