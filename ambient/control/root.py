@@ -29,13 +29,14 @@ from ambient.control.status import Statuses
 from ambient.identity import ca_files
 from ambient.identity.ca_state import CaUnusable
 from ambient.model.world import World
-from ambient.observe.http import HttpServer
+from ambient.observe.http import HttpServer, listen
 from ambient.sources import kubernetes
 from ambient.xds import credentials
 from ambient.xds.ca_server import CertificateService
 from ambient.xds.node_server import NodeService
 from ambient.xds.retry import pause
-from ambient.xds.server import DiscoveryServer, grpc_server
+from ambient.xds.server import DiscoveryServer
+from ambient.xds.serving import Server
 
 CANNOT_GO_ON = (kubernetes.NoCluster, api.ApiError, OSError, ValueError)  # their texts say what to do
 AGENT = "ambient-agent"  # the ServiceAccount that may call
@@ -78,7 +79,7 @@ class Control:
             self._api, self.events, world=lambda: self.world, is_marked=lambda workload: workload.captured
         )
         nodes = NodeService(authenticate=self.callers.authenticate, apply=captures.apply)
-        self._grpc = grpc_server([self.discovery.handler, self.certificates.handler(), nodes.handler()])
+        self._server = Server({**self.discovery.handlers(), **self.certificates.handlers(), **nodes.handlers()})
         self.lease = Lease(
             self._api, settings.namespace, LEASE, f"{settings.replica}_{uuid.uuid4().hex[:8]}"
         )  # of this process, not of one of the same name before it
@@ -154,16 +155,13 @@ class Control:
     async def _serve(self) -> None:
         """Until told to stop: then agents are sent to other replicas before the last connection is closed."""
         await asyncio.gather(self._first.wait(), self.ca.ready())
-        address = f"[::]:{self.settings.grpc_port}"
-        port = self._grpc.add_secure_port(address, credentials.renewed(self.ca.serving))
-        if not port:
-            raise OSError(f"cannot listen on {address}: is the port taken?")
-        await self._grpc.start()
-        self.port = port
+        listener = listen(self.settings.grpc_port)
+        self.port = listener.getsockname()[1]
+        await self._server.start(listener, credentials.Renewed(self.ca.serving))
         log.info("serving agents on port %s", self.port)
         await self._stop.wait()
         await self.discovery.drain(DRAIN_S)
-        await self._grpc.stop(GRACE_S)
+        await self._server.stop(GRACE_S)
 
     async def _stopped(self) -> None:
         """Once we serve, the serving ends by itself when told to."""

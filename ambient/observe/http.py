@@ -48,7 +48,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Raises OSError, naming the port, when it is taken."""
-        self._server = await asyncio.start_server(self._client, sock=_listen(self._wanted), limit=HEAD_MAX)
+        self._server = await asyncio.start_server(self._client, sock=listen(self._wanted), limit=HEAD_MAX)
 
     async def close(self) -> None:
         if self._server is None:
@@ -123,7 +123,8 @@ async def _send(writer: asyncio.StreamWriter, page: Page, *, with_body: bool) ->
         await writer.drain()
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """A listening socket on every address, of both families where there are both. Raises OSError, naming the port."""
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
-import grpc
-from google.protobuf import struct_pb2
+from google.protobuf import message, struct_pb2
 
 from ambient.identity import csr, profile, spiffe
 from ambient.identity.csr import SigningRequest
@@ -20,7 +19,10 @@ from ambient.model.world import World
 from ambient.xds import caller as callers
 from ambient.xds import grants
 from ambient.xds.ca_client import IMPERSONATED, SERVICE
+from ambient.xds.call import Status
 from ambient.xds.proto import certificates_pb2 as pb
+from ambient.xds.served import Aborted, ServerCall
+from ambient.xds.serving import Handlers, unary
 
 _log = logging.getLogger(__name__)
 
@@ -44,37 +46,36 @@ class CertificateService:
         self._longest = min(longest, profile.MAX_LIFETIME)
         self.counts: Counter[str] = Counter()  # by what became of a request: "issued", or why it was not
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to a server."""
-        method = grpc.unary_unary_rpc_method_handler(
-            self._create,
-            request_deserializer=pb.IstioCertificateRequest.FromString,
-            response_serializer=pb.IstioCertificateResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"CreateCertificate": method})
+    def handlers(self) -> Handlers:
+        """For a server."""
+        return {f"/{SERVICE}/CreateCertificate": unary(self._create)}
 
-    async def _create(
-        self, request: pb.IstioCertificateRequest, context: callers.Context
-    ) -> pb.IstioCertificateResponse:
-        caller = await callers.admit(context, self._authenticate)
+    async def _create(self, data: bytes, call: ServerCall) -> bytes:
+        caller = await callers.admit(call.metadata, self._authenticate)
+        try:
+            request = pb.IstioCertificateRequest.FromString(data)
+        except message.DecodeError as error:
+            self._refuse("bad_request", f"{caller}: {error}")
+            raise Aborted(Status.INVALID_ARGUMENT, f"this is no IstioCertificateRequest: {error}") from error
         try:
             asked = _asked(request)
             lifetime = self._lifetime(request.validity_duration)
         except ValueError as error:
             self._refuse("bad_request", f"{caller}: {error}")
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise Aborted(Status.INVALID_ARGUMENT, str(error)) from error
         verdict = grants.judge(self._world(), caller, asked.identity)
         if isinstance(verdict, grants.Refused):
             self._refuse(verdict.reason, verdict.text)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, verdict.text)
+            raise Aborted(Status.PERMISSION_DENIED, verdict.text)
         try:
             issued = self._sign(asked, lifetime)
         except IssuingFailed as error:
             self._refuse("cannot_sign", f"{caller}: {error}")
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise Aborted(Status.UNAVAILABLE, str(error)) from error
         self.counts["issued"] += 1
         _log.debug("%s for %s, because of pod %s", asked.identity, caller, verdict.pod)
-        return pb.IstioCertificateResponse(cert_chain=[*_each(issued.chain_pem), issued.roots_pem.decode()])
+        chain = [*_each(issued.chain_pem), issued.roots_pem.decode()]
+        return pb.IstioCertificateResponse(cert_chain=chain).SerializeToString()
 
     def _lifetime(self, seconds: int) -> timedelta:
         if seconds == 0:

@@ -68,8 +68,9 @@ class Carrier(Protocol):
 
 @dataclass(slots=True)
 class Messages:
-    """Bytes to messages."""
+    """Bytes to messages of so many bytes at most."""
 
+    most: int = MESSAGE_MAX
     _partial: bytearray = field(default_factory=bytearray)
 
     def __len__(self) -> int:
@@ -82,9 +83,9 @@ class Messages:
         found = []
         while len(self._partial) >= PREFIX_BYTES:
             compressed, size = self._partial[0], int.from_bytes(self._partial[1:PREFIX_BYTES], "big")
-            if compressed or size > MESSAGE_MAX:
-                what = "compressed" if compressed else f"of {size} bytes"
-                raise RpcFailed(Status.INTERNAL, f"the server sent a message {what}: nobody asked for that")
+            if compressed or size > self.most:
+                what = "compressed" if compressed else f"of {size} bytes, {self.most} at most are taken"
+                raise RpcFailed(Status.INTERNAL, f"there came a message {what}: nobody asked for that")
             if len(self._partial) < PREFIX_BYTES + size:
                 break
             found.append(bytes(self._partial[PREFIX_BYTES : PREFIX_BYTES + size]))

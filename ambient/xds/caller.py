@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-import grpc.aio
+from ambient.xds.call import Status
+from ambient.xds.served import Aborted
 
 Metadata = Mapping[str, str]
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Unauthenticated(Exception):
@@ -42,12 +40,11 @@ class Caller:
 Authenticate = Callable[[Metadata], Awaitable[Caller]]  # raises Unauthenticated or CannotAuthenticate
 
 
-async def admit(context: Context, authenticate: Authenticate) -> Caller:
-    """The caller of an RPC; ends the RPC if there is none."""
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+async def admit(metadata: Metadata, authenticate: Authenticate) -> Caller:
+    """The caller of an RPC. Raises Aborted if there is none."""
     try:
         return await authenticate(metadata)
     except Unauthenticated as error:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        raise Aborted(Status.UNAUTHENTICATED, str(error)) from error
     except CannotAuthenticate as error:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise Aborted(Status.UNAVAILABLE, str(error)) from error

@@ -1,7 +1,7 @@
 """A gRPC client's connection: TLS, HTTP/2, the calls on it. Makes no second attempt and knows no message type.
 
-For the agent, on h2 and asyncio. grpcio serves the control plane, but in an agent it would take 16 MB more than this,
-and seven threads: too much on every node for one stream and a call now and then.
+On h2 and asyncio, as serving.py is. grpcio would take 16 MB more in an agent, and seven threads: too much on every node
+for one stream and a call now and then.
 """
 
 from __future__ import annotations

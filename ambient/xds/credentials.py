@@ -1,54 +1,34 @@
-"""A server's TLS whose certificate is renewed while it serves.
-
-gRPC asks before each handshake, from many threads, whether there is another certificate. It takes one over without a
-lock: a handshake that begins in that moment uses what is being freed, and the process dies. So it is told of another
-certificate only when there is one, and nobody else's handshake begins shortly before or after.
-"""
+"""A server's TLS whose certificate is renewed while it serves: new connections see the newest, open ones go on."""
 
 from __future__ import annotations
 
-import threading
-import time
+import os
+import ssl
 from collections.abc import Callable
-
-import grpc
 
 from ambient.identity.signing import ServerCertificate
 
-QUIET_S = (
-    0.05  # from an answer to gRPC until it has acted on it: microseconds, unless its thread has to wait for a core
-)
 
-
-def renewed(current: Callable[[], ServerCertificate]) -> grpc.ServerCredentials:
-    """Credentials with the certificate that `current` gives; it is called from threads of gRPC's."""
-    renewal = _Renewal(current)
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(renewal.shown),
-        renewal.fetch,  # type: ignore[arg-type]  # its documentation allows None
-        require_client_authentication=False,
-    )
-
-
-class _Renewal:
+class Renewed:
     def __init__(self, current: Callable[[], ServerCertificate]) -> None:
-        self.shown = current()
+        """current: cheap, and the same object as long as the certificate is."""
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.set_alpn_protocols(["h2"])
         self._current = current
-        self._lock = threading.Lock()
-        self._quiet_until = 0.0
+        self._shown: ServerCertificate | None = None
+        self.refresh()
 
-    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Another certificate, or None for the same. Renewals are rare, so that handshakes can wait for one."""
-        with self._lock:
-            time.sleep(max(self._quiet_until - time.monotonic(), 0.0))
-            own = self._current()
-            if own is self.shown:
-                return None
-            time.sleep(QUIET_S)
-            self.shown = own
-            self._quiet_until = time.monotonic() + QUIET_S
-            return _configuration(own)
+    def refresh(self) -> None:
+        """To be called before each handshake."""
+        own = self._current()
+        if own is not self._shown:
+            _load(self.context, own)
+            self._shown = own
 
 
-def _configuration(own: ServerCertificate) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(own.key_pem, own.chain_pem)])
+def _load(context: ssl.SSLContext, own: ServerCertificate) -> None:
+    """OpenSSL wants a file; this one is memory of ours, and no key is on a disk."""
+    with os.fdopen(os.memfd_create("ambient-serving"), "wb") as file:
+        file.write(own.key_pem + own.chain_pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

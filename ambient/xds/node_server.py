@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-import grpc
+from google.protobuf import message
 
 from ambient.xds import caller as callers
 from ambient.xds import nodes
+from ambient.xds.call import Status
 from ambient.xds.proto import nodes_pb2 as pb
+from ambient.xds.served import Aborted, ServerCall
+from ambient.xds.serving import Handlers, unary
 
 MAX_PODS = 5_000  # of one node; kubelet's default is 110
 
@@ -26,25 +29,24 @@ class NodeService:
         self._authenticate = authenticate
         self._apply = apply
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to a server."""
-        method = grpc.unary_unary_rpc_method_handler(
-            self._report,
-            request_deserializer=pb.NodeReport.FromString,
-            response_serializer=pb.NodeReportResponse.SerializeToString,
-        )
-        return grpc.method_handlers_generic_handler(nodes.SERVICE, {"Report": method})
+    def handlers(self) -> Handlers:
+        """For a server."""
+        return {f"/{nodes.SERVICE}/Report": unary(self._report)}
 
-    async def _report(self, request: pb.NodeReport, context: callers.Context) -> pb.NodeReportResponse:
-        caller = await callers.admit(context, self._authenticate)
+    async def _report(self, data: bytes, call: ServerCall) -> bytes:
+        caller = await callers.admit(call.metadata, self._authenticate)
+        try:
+            request = pb.NodeReport.FromString(data)
+        except message.DecodeError as error:
+            raise Aborted(Status.INVALID_ARGUMENT, f"this is no NodeReport: {error}") from error
         if len(request.captured) + len(request.failures) > MAX_PODS:
             text = f"a report on {len(request.captured)} pods and {len(request.failures)} failures; {MAX_PODS} at most"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+            raise Aborted(Status.INVALID_ARGUMENT, text)
         try:
             unknown = await self._apply(caller.node, _read(request))
         except ReportNotApplied as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        return pb.NodeReportResponse(unknown=[nodes.to_wire(pod) for pod in unknown])
+            raise Aborted(Status.UNAVAILABLE, str(error)) from error
+        return pb.NodeReportResponse(unknown=[nodes.to_wire(pod) for pod in unknown]).SerializeToString()
 
 
 def _read(request: pb.NodeReport) -> nodes.Report:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
@@ -24,7 +25,7 @@ from ambient.model.mesh import Node, Workload
 from ambient.model.world import World
 from ambient.xds import credentials
 from ambient.xds.ca_server import CertificateService
-from ambient.xds.server import grpc_server
+from ambient.xds.serving import Server
 from bench.control.crowd import ACCOUNT, NAMES, account_of, node_of, pod_of
 
 
@@ -74,12 +75,12 @@ async def main(pods: int, nodes: int, folder: Path) -> None:
     await ca.ready()
     callers = Callers(Vouching(), accounts=[ACCOUNT], world=lambda: world)
     service = CertificateService(authenticate=callers.authenticate, world=lambda: world, sign=ca.sign)
-    server = grpc_server([service.handler()])
-    port = server.add_secure_port("127.0.0.1:0", credentials.renewed(ca.serving))
-    await server.start()
-    print(json.dumps({"port": port, "roots": str(folder / "roots.pem")}), flush=True)
+    server = Server(service.handlers())
+    listener = socket.create_server(("127.0.0.1", 0))
+    await server.start(listener, credentials.Renewed(ca.serving))
+    print(json.dumps({"port": listener.getsockname()[1], "roots": str(folder / "roots.pem")}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    await server.stop(None)
+    await server.stop()
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-import grpc
 import trustme
 
+from ambient.identity.signing import ServerCertificate
 from ambient.xds.caller import Caller
-from ambient.xds.server import DiscoveryServer, grpc_server
+from ambient.xds.credentials import Renewed
+from ambient.xds.server import DiscoveryServer
+from ambient.xds.serving import Server
 from bench.control import worlds
 
 NAME = "ambient-control.bench"
@@ -30,11 +34,12 @@ async def main(pods: int, folder: Path) -> None:
     begun = time.monotonic()
     discovery = DiscoveryServer(_anybody, "bench")
     discovery.publish(world)
-    server = grpc_server([discovery.handler])
-    pair = (leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
-    await server.start()
-    _say({"port": port, "ready_s": time.monotonic() - begun})
+    server = Server(discovery.handlers())
+    chain = leaf.cert_chain_pems[0].bytes()
+    own = ServerCertificate(leaf.private_key_pem.bytes(), chain, datetime.max.replace(tzinfo=UTC))
+    listener = socket.create_server(("127.0.0.1", 0))
+    await server.start(listener, Renewed(lambda: own))
+    _say({"port": listener.getsockname()[1], "ready_s": time.monotonic() - begun})
     number = 0
     while kind := (await asyncio.to_thread(sys.stdin.readline)).strip():
         world = worlds.change(world, kind, number)
@@ -42,7 +47,7 @@ async def main(pods: int, folder: Path) -> None:
         begun = time.monotonic()
         discovery.publish(world)
         _say({"revision": world.revision, "at": begun})
-    await server.stop(0)
+    await server.stop()
 
 
 async def _anybody(_: object) -> Caller:

@@ -142,7 +142,7 @@ class Replica:
         """At once: nobody is told to leave, no Lease is released."""
         self.control.lease.held = False
         if self.control.port:
-            await self.control._grpc.stop(0)
+            await self.control._server.stop()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

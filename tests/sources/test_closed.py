@@ -193,19 +193,21 @@ def test_a_twin_takes_its_name_back_when_it_is_alone_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("announced", "annotations", "captured"),
+    ("mode", "announced", "annotations", "captured"),
     [
-        (False, {}, True),
-        (True, {}, False),
-        (True, {"ambient.dev/captured": "true"}, True),
-        (True, {"ambient.dev/captured": "yes"}, False),
+        ("enabled", False, {}, True),
+        ("disabled", False, {}, False),
+        ("enabled", True, {}, False),
+        ("enabled", True, {"ambient.dev/captured": "true"}, True),
+        ("enabled", True, {"ambient.dev/captured": "yes"}, False),
+        ("disabled", True, {"ambient.dev/captured": "true"}, True),
     ],
 )
-@pytest.mark.parametrize("mode", ["enabled", "disabled"])
-def test_a_pod_is_captured_if_it_is_enrolled_and_says_so_where_pods_say_so(
-    announced: bool, annotations: dict[str, str], captured: bool, mode: str
+def test_a_pod_is_captured_if_it_says_so_or_where_pods_do_not_say_so_if_it_is_enrolled(
+    mode: str, announced: bool, annotations: dict[str, str], captured: bool
 ) -> None:
     pod = manifests.translate(a_manifest("Pod", labels={"ambient.dev/mode": mode}, annotations=annotations))
     assert pod.object
     world = Inventory(World(), announced).apply([(pod.ref, pod.object)], (), revision="1").world
-    assert world.workloads["shop/x"].captured is (captured and mode == "enabled")
+    assert world.workloads["shop/x"].captured is captured
+    assert world.workloads["shop/x"].tunnelled is (captured and mode == "enabled")

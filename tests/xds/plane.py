@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,12 +17,14 @@ from ambient.identity.csr import SigningRequest
 from ambient.identity.issuer import Issued, IssuingFailed
 from ambient.model.mesh import Namespace, Node, Workload
 from ambient.model.world import World
+from ambient.xds import credentials
 from ambient.xds.ca_client import ControlIssuer
 from ambient.xds.ca_server import CertificateService
 from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
 from ambient.xds.dial import ControlPlane
 from ambient.xds.node_server import NodeService, ReportNotApplied
 from ambient.xds.nodes import PodRef, Report
+from ambient.xds.serving import Server
 from ambient.xds.short import ShortCalls
 from ambient.xds.trust import Trust
 
@@ -69,21 +72,19 @@ class Plane:
         )
         self.nodes = NodeService(authenticate=self.authenticate, apply=self._apply)
         self.port = 0
-        self._server: grpc.aio.Server | None = None
+        self._server: Server | None = None
 
     async def start(self) -> None:
         """On the same port as before, if there was one."""
         own = signing.by_root(self.authority).server([SERVER_NAME], DAY, datetime.now(UTC))
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((self.certificates.handler(), self.nodes.handler()))
-        credentials = grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)])
-        self.port = server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
-        await server.start()
-        self._server = server
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        self._server = Server({**self.certificates.handlers(), **self.nodes.handlers()})
+        await self._server.start(listener, credentials.Renewed(lambda: own))
 
     async def stop(self) -> None:
         if self._server is not None:
-            await self._server.stop(None)
+            await self._server.stop()
 
     def channel(self) -> grpc.aio.Channel:
         """As other implementations have one; the caller closes it."""

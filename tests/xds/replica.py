@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -13,14 +15,17 @@ import grpc
 import grpc.aio
 import trustme
 
+from ambient.identity import signing
 from ambient.model import mesh
 from ambient.model.errors import SourceError
 from ambient.model.world import World
+from ambient.xds import credentials
 from ambient.xds.caller import Caller, Metadata, Unauthenticated
 from ambient.xds.channel import Keepalive
 from ambient.xds.client import Client, NodeName, Patience
 from ambient.xds.dial import ControlPlane
-from ambient.xds.server import DiscoveryServer, grpc_server
+from ambient.xds.server import DiscoveryServer
+from ambient.xds.serving import Handlers, Server
 from ambient.xds.trust import Trust
 
 NAME = "ambient-control.ambient-system.svc"
@@ -48,16 +53,31 @@ def client_tls() -> ssl.SSLContext:
     return context
 
 
-def credentials() -> grpc.ServerCredentials:
+def served() -> signing.ServerCertificate:
     leaf = authority()[1]
     chain = b"".join(each.bytes() for each in leaf.cert_chain_pems)
-    return grpc.ssl_server_credentials([(leaf.private_key_pem.bytes(), chain)])
+    return signing.ServerCertificate(leaf.private_key_pem.bytes(), chain, datetime.max.replace(tzinfo=UTC))
 
 
 @contextlib.asynccontextmanager
-async def listening(*handlers: grpc.GenericRpcHandler, port: int = 0) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
-    server = grpc_server(handlers)
-    bound = server.add_secure_port(f"127.0.0.1:{port}", credentials())
+async def listening(handlers: Handlers, *, port: int = 0) -> AsyncIterator[tuple[Server, int]]:
+    own = served()
+    server = Server(handlers)
+    listener = socket.create_server(("127.0.0.1", port))
+    bound = listener.getsockname()[1]
+    await server.start(listener, credentials.Renewed(lambda: own))
+    try:
+        yield server, bound
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def grpcio(*handlers: grpc.GenericRpcHandler) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    """The server of another implementation, and its port."""
+    own = served()
+    server = grpc.aio.server(handlers=handlers)
+    bound = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)]))
     await server.start()
     try:
         yield server, bound
@@ -83,7 +103,7 @@ class Replica:
 
     async def start(self) -> Replica:
         self.server, self.port = await self._stack.enter_async_context(
-            listening(self.discovery.handler, port=self.port)
+            listening(self.discovery.handlers(), port=self.port)
         )
         return self
 

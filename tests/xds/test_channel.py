@@ -21,7 +21,7 @@ from ambient.xds import channel
 from ambient.xds.call import RpcFailed, Status
 from ambient.xds.channel import Channel, Keepalive
 
-from .replica import NAME, client_tls, eventually, listening, server_tls
+from .replica import NAME, client_tls, eventually, grpcio, server_tls
 
 SHORT = Keepalive(idle_s=0.05, answer_s=0.05)
 LONG = Keepalive(idle_s=5.0, answer_s=5.0)
@@ -87,7 +87,7 @@ HANDLER = grpc.method_handlers_generic_handler(
 
 def against_grpcio(test: Callable[[Channel], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with listening(HANDLER) as (_, port), connected(port) as found:
+        async with grpcio(HANDLER) as (_, port), connected(port) as found:
             await test(found)
 
     asyncio.run(run())
@@ -199,7 +199,7 @@ def test_a_unary_call_answered_with_several_messages_or_none_failed() -> None:
 
 def test_a_server_that_stops_ends_the_calls_and_the_connection() -> None:
     async def run() -> None:
-        async with listening(HANDLER) as (server, port), connected(port) as found:
+        async with grpcio(HANDLER) as (server, port), connected(port) as found:
             stream = found.call("/test.Test/EchoAll", {})
             await stream.send(b"x")
             await stream.receive()
@@ -302,7 +302,7 @@ def test_what_is_no_grpc_server_is_named() -> None:
 
 def test_leaving_ends_the_calls() -> None:
     async def run() -> None:
-        async with listening(HANDLER) as (_, port):
+        async with grpcio(HANDLER) as (_, port):
             async with connected(port) as found:
                 stream = found.call("/test.Test/EchoAll", {})
             with pytest.raises(RpcFailed, match="closed here"):
@@ -344,7 +344,7 @@ def test_a_server_that_does_not_prove_who_it_is_is_not_talked_to(how: dict[str, 
         how = {"tls": context}
 
     async def run() -> None:
-        async with listening(HANDLER) as (_, port):
+        async with grpcio(HANDLER) as (_, port):
             with pytest.raises(RpcFailed, match=why) as failed:
                 async with connected(port, **how):
                     raise AssertionError("connected")

@@ -318,7 +318,7 @@ def test_istiod_serves_a_world_too(tmp_path: Path) -> None:
     handler = grpc.method_handlers_generic_handler(service, {method: grpc.stream_stream_rpc_method_handler(istiod)})
 
     async def run() -> None:
-        async with replicas.listening(handler) as (_, port), Agent(tmp_path, port) as agent:
+        async with replicas.grpcio(handler) as (_, port), Agent(tmp_path, port) as agent:
             await agent.until(lambda: bool(agent.items))
             (world,) = agent.worlds
             assert world.workloads.keys() == {"shop/web-1"}
@@ -342,7 +342,7 @@ def test_what_is_no_discovery_response_ends_the_connection(tmp_path: Path) -> No
     handler = grpc.method_handlers_generic_handler(service, {method: grpc.stream_stream_rpc_method_handler(garbage)})
 
     async def run() -> None:
-        async with replicas.listening(handler) as (_, port), Agent(tmp_path, port) as agent:
+        async with replicas.grpcio(handler) as (_, port), Agent(tmp_path, port) as agent:
             await agent.until(lambda: bool(agent.items))
             assert "what came is no DeltaDiscoveryResponse" in agent.errors[0]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from ambient.identity import roots, signing
-from ambient.xds import credentials
+from ambient.xds import credentials, serving
 
 NAME = "ambient-control.ambient-system.svc"
 
@@ -32,11 +32,10 @@ def test_the_next_handshake_shows_the_newest_certificate_and_open_connections_go
 
     async def main() -> None:
         current = issue()
-        server = grpc.aio.server()
-        handlers: Any = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
-        port = server.add_secure_port("127.0.0.1:0", credentials.renewed(lambda: current))
-        await server.start()
+        server = serving.Server({"/test.Echo/Echo": serving.unary(echo)})
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        await server.start(listener, credentials.Renewed(lambda: current))
         options = (("grpc.ssl_target_name_override", NAME),)
         trust = grpc.ssl_channel_credentials(authority.bundle_pem)
         async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trust, options) as channel:
@@ -47,7 +46,7 @@ def test_the_next_handshake_shows_the_newest_certificate_and_open_connections_go
                 shown = await asyncio.to_thread(_shown, port, authority.bundle_pem)
                 assert shown == x509.load_pem_x509_certificate(current.chain_pem).serial_number
                 assert await call(b"after", timeout=2) == b"after"
-        await server.stop(None)
+        await server.stop()
 
     asyncio.run(main())
 
@@ -63,27 +62,18 @@ def _shown(port: int, roots_pem: bytes) -> int:
     return x509.load_der_x509_certificate(der).serial_number
 
 
-def test_grpc_is_told_of_a_certificate_once_and_with_nobody_else_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
+def test_the_file_that_openssl_wants_is_memory_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = ssl.SSLContext.load_cert_chain
 
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
+    def loading(context: ssl.SSLContext, path: str) -> None:
+        read.append(os.readlink(path))
+        load(context, path)
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", loading)
     signer = signing.by_root(roots.found("cluster.local", datetime.now(UTC)))
-    first, second = (signer.server([NAME], timedelta(hours=1), datetime.now(UTC)) for _ in range(2))
-    current = first
-    renewal = credentials._Renewal(lambda: current)
-    assert renewal.fetch() is None
-    assert now == 0
-    current = second
-    assert renewal.fetch() is not None
-    told_at = now
-    assert told_at >= credentials.QUIET_S  # those told "the same" before have begun by now
-    assert renewal.fetch() is None
-    assert now >= told_at + credentials.QUIET_S  # by now it has been taken over
-    before = now
-    assert renewal.fetch() is None
-    assert now == before
+    own = signer.server([NAME], timedelta(hours=1), datetime.now(UTC))
+    renewed = credentials.Renewed(lambda: own)
+    renewed.refresh()
+    (file,) = read
+    assert file.startswith("/memfd:")

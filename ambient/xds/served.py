@@ -1,0 +1,128 @@
+"""One gRPC call as its server sees it: messages in, messages out, how it ends. Knows no socket and no message type.
+
+Source: the gRPC project's "gRPC over HTTP/2".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from urllib.parse import quote
+
+from ambient.xds.call import AHEAD_BYTES, PREFIX_BYTES, Messages, RpcFailed, Status
+
+Headers = list[tuple[str, str]]
+START: Headers = [(":status", "200"), ("content-type", "application/grpc")]
+TEXT_MAX = 4_000  # bytes of an explanation: clients bound what headers they take
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+class Aborted(Exception):
+    """Raised by a handler: the call ends with this status, and the client is told why."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Carrier(Protocol):
+    """The connection, as a call needs it."""
+
+    def pump(self, call: ServerCall) -> None:
+        """Something is to be sent: as much of it as the client takes now, the rest when it takes more."""
+
+    def credit(self, call: ServerCall, count: int) -> None:
+        """Let the client send as many bytes more."""
+
+
+class ServerCall:
+    def __init__(
+        self, carrier: Carrier, number: int, path: str, metadata: Mapping[str, str], *, peer: str, most: int
+    ) -> None:
+        """Not for handlers. number: of the HTTP/2 stream; path: "/package.Service/Method"; peer: for logs; most: bytes
+        of one message."""
+        self.number, self.path, self.metadata, self.peer = number, path, metadata, peer
+        self.unsent: collections.deque[memoryview] = collections.deque()
+        self.half_closed = False  # the client says no more
+        self.started = False  # the first headers are sent
+        self.trailers: Headers | None = None  # to be sent when the rest is
+        self.over = asyncio.Event()  # nobody is there any more to say something to
+        self._carrier = carrier
+        self._messages = Messages(most)
+        self._advanced = 0  # credited of the message that is not whole yet
+        self._waiting: collections.deque[tuple[bytes, int]] = collections.deque()  # with what to credit for each
+        self._news = asyncio.Event()
+        self._taker: Callable[[bytes | None], None] | None = None
+
+    async def receive(self) -> bytes | None:
+        """The next message; None when the client says no more, or is gone."""
+        while not self._waiting:
+            if self.half_closed or self.over.is_set():
+                return None
+            self._news.clear()
+            await self._news.wait()
+        message, count = self._waiting.popleft()
+        self._carrier.credit(self, count)
+        return message
+
+    def deliver(self, taker: Callable[[bytes | None], None]) -> None:
+        """From now on messages go to `taker` as they come, then None: for calls that live long and say little."""
+        self._taker = taker
+        while self._waiting:
+            self._give(*self._waiting.popleft())
+        if self.half_closed:
+            taker(None)
+
+    def send(self, message: bytes) -> None:
+        """Say it as soon as the client takes it. Who says much waits for an answer before he says more."""
+        if self.trailers is None and not self.over.is_set():
+            self.unsent.append(memoryview(b"\0" + len(message).to_bytes(PREFIX_BYTES - 1, "big") + message))
+            self._carrier.pump(self)
+
+    def finish(self, status: Status = Status.OK, text: str = "") -> None:
+        """The last word, after what was sent before."""
+        if self.trailers is None and not self.over.is_set():
+            said = quote(text.encode()[:TEXT_MAX].decode(errors="ignore"), safe=_PRINTABLE)
+            self.trailers = [("grpc-status", str(int(status))), *([("grpc-message", said)] if text else [])]
+            self._carrier.pump(self)
+
+    # What the connection tells
+
+    def on_data(self, data: bytes, count: int) -> None:
+        """count: with padding. A message is credited when it is taken: that bounds what waits here."""
+        self._carrier.credit(self, count - len(data))
+        try:
+            whole = self._messages.feed(data)
+        except RpcFailed as error:
+            self.finish(Status.RESOURCE_EXHAUSTED, str(error))
+            return
+        for message in whole:
+            self._give(message, PREFIX_BYTES + len(message) - self._advanced)
+            self._advanced = 0
+        if (ahead := len(self._messages) - self._advanced) > AHEAD_BYTES:
+            self._carrier.credit(self, ahead)
+            self._advanced += ahead
+
+    def on_half_closed(self) -> None:
+        """The client says no more."""
+        self.half_closed = True
+        self._news.set()
+        if self._taker is not None:
+            self._taker(None)
+
+    def on_over(self) -> None:
+        """Everything is said, or the client is gone."""
+        if not self.over.is_set():
+            self.over.set()
+            self.on_half_closed()
+        self.unsent.clear()
+
+    def _give(self, message: bytes, count: int) -> None:
+        if self._taker is None:
+            self._waiting.append((message, count))
+            self._news.set()
+        else:
+            self._carrier.credit(self, count)
+            self._taker(message)

@@ -1,0 +1,297 @@
+"""A gRPC server's connections: TLS, HTTP/2, the calls on them. Knows no message type, and not who may call.
+
+For a control plane that tells many agents little things, on h2 and asyncio: what comes is handled where it is read, and
+what is said is written where it is said, without a task or a thread between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+from h2.settings import SettingCodes
+
+from ambient.xds.call import Status
+from ambient.xds.credentials import Renewed
+from ambient.xds.served import START, Aborted, ServerCall
+
+STREAM_WINDOW = 1 << 20  # bytes a client may be ahead of the taker of one call's messages
+CONNECTION_WINDOW = 4 << 20
+CALLS = 100  # at once, of one connection: the least that HTTP/2 recommends
+RESETS = 1_000  # calls of one connection that its client gave up: after more it has to come again
+REQUEST_BYTES = 64 << 20  # an agent that reconnects names the version of every resource it holds
+HANDSHAKE_S = 10.0
+BACKLOG = 1024  # all agents of a replica that died come at once
+IDLE_S = 30.0  # without a byte from a client, then it is asked: its node may be gone
+ANSWER_S = 10.0
+PING = b"ambient "
+log = logging.getLogger(__name__)
+
+Handler = Callable[[ServerCall], Awaitable[None]]  # the call ends well when it returns; raises Aborted
+Handlers = Mapping[str, Handler]  # by path, "/package.Service/Method"
+
+
+def unary(answer: Callable[[bytes, ServerCall], Awaitable[bytes]]) -> Handler:
+    """One message there, one back. `answer` raises Aborted."""
+
+    async def handle(call: ServerCall) -> None:
+        request = await call.receive()
+        if request is None or await call.receive() is not None:
+            raise Aborted(Status.UNIMPLEMENTED, f"{call.path} takes one message")
+        call.send(await answer(request, call))
+
+    return handle
+
+
+class Server:
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = dict(handlers)
+        self.connections: set[Connection] = set()
+        self._listening: asyncio.Server | None = None
+
+    async def start(self, listener: socket.socket, tls: Renewed) -> None:
+        """Serve who connects to the listening socket, which is ours from now on."""
+
+        def accepted() -> Connection:
+            tls.refresh()  # asyncio asks for a protocol before it begins the handshake
+            return Connection(self)
+
+        self._listening = await asyncio.get_running_loop().create_server(
+            accepted,
+            sock=listener,
+            ssl=tls.context,
+            ssl_handshake_timeout=HANDSHAKE_S,
+            backlog=BACKLOG,
+        )
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Take no new connection and no new call; those under way are cut when their time is over."""
+        if self._listening is not None:
+            self._listening.close()
+        waits = [connection.leave() for connection in [*self.connections]]
+        if waits:
+            await asyncio.wait([asyncio.ensure_future(each) for each in waits], timeout=grace_s)
+        for connection in [*self.connections]:
+            connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._calls: dict[int, ServerCall] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self._resets = 0
+        self._full = False  # the transport takes no more for now
+        self._leaving = False
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = True  # anything since the timer began
+        self._asked = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.peer = str(transport.get_extra_info("peername"))
+        self._server.connections.add(self)
+        if tls is None or tls.selected_alpn_protocol() != "h2":
+            log.info("%s does not speak HTTP/2", self.peer)
+            self.abort()
+            return
+        self._http.initiate_connection()
+        self._http.update_settings(
+            {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.MAX_CONCURRENT_STREAMS: CALLS}
+        )
+        self._http.increment_flow_control_window(CONNECTION_WINDOW - self._http.inbound_flow_control_window)
+        self._flush()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._ask)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        try:
+            for event in self._http.receive_data(data):
+                self._on(event)
+        except h2.exceptions.ProtocolError as error:
+            log.info("%s broke HTTP/2: %s", self.peer, error)
+            self._close()
+            return
+        self._flush()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._say_all()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.connections.discard(self)
+        for call in [*self._calls.values()]:
+            self._gone(call)
+        self._closed.set_result(None)
+
+    # What a call needs
+
+    def pump(self, call: ServerCall) -> None:
+        self._say(call)
+        self._flush()
+
+    def credit(self, call: ServerCall, count: int) -> None:
+        if count and call.number in self._calls:
+            self._http.acknowledge_received_data(count, call.number)
+            self._flush()
+
+    # What the server says
+
+    async def leave(self) -> None:
+        """Return when no call is under way any more."""
+        self._leaving = True  # GOAWAY comes last: after it h2 says nothing more, not even for calls under way
+        self._close_if_done()
+        await asyncio.shield(self._closed)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _say(self, call: ServerCall) -> None:
+        """As much as the client and the transport take. h2 knows all that came, of which some is not handled yet."""
+        if call.number not in self._calls:
+            return
+        try:
+            self._send(call)
+        except h2.exceptions.StreamClosedError:
+            self._gone(call)
+
+    def _send(self, call: ServerCall) -> None:
+        if not call.started and (call.unsent or call.trailers):
+            call.started = True
+            self._http.send_headers(call.number, START)
+        while call.unsent and not self._full:
+            data = call.unsent[0]
+            room = min(self._http.local_flow_control_window(call.number), self._http.max_outbound_frame_size, len(data))
+            if room <= 0:
+                return
+            self._http.send_data(call.number, bytes(data[:room]))
+            if room == len(data):
+                call.unsent.popleft()
+            else:
+                call.unsent[0] = data[room:]
+            self._flush()
+        if call.trailers and not call.unsent:
+            self._http.send_headers(call.number, call.trailers, end_stream=True)
+            with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has said its last, too
+                self._http.reset_stream(call.number, h2.errors.ErrorCodes.NO_ERROR)  # nobody listens any more
+            self._over(call)
+
+    def _say_all(self) -> None:
+        for call in [*self._calls.values()]:
+            self._say(call)
+        self._flush()
+
+    def _flush(self) -> None:
+        if data := self._http.data_to_send():
+            self._transport.write(data)
+
+    def _close(self) -> None:
+        """After what h2 has to say about it."""
+        self._flush()
+        self._transport.close()
+
+    def _close_if_done(self) -> None:
+        if self._leaving and not self._calls and not self._closed.done():
+            self._http.close_connection()
+            self._close()
+
+    def _ask(self) -> None:
+        """A client that said nothing for a while is asked whether it is there; one that was asked in vain is not."""
+        if not self._heard and self._asked:
+            log.info("%s is silent", self.peer)
+            self.abort()
+            return
+        self._asked = not self._heard
+        if self._asked:
+            self._http.ping(PING)
+            self._flush()
+        self._heard = False
+        self._timer = asyncio.get_running_loop().call_later(ANSWER_S if self._asked else IDLE_S, self._ask)
+
+    # The client
+
+    def _on(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.DataReceived():
+                if call := self._calls.get(event.stream_id):
+                    call.on_data(event.data, event.flow_controlled_length)
+                else:
+                    self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case h2.events.RequestReceived():
+                self._begin(event.stream_id, {_text(name): _text(value) for name, value in event.headers})
+            case h2.events.StreamEnded():
+                if call := self._calls.get(event.stream_id):
+                    call.on_half_closed()
+            case h2.events.StreamReset():
+                if call := self._calls.get(event.stream_id):
+                    self._gone(call)
+                self._resets += 1
+                if self._resets > RESETS:
+                    self._http.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+                    self._close()
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                self._say_all()
+            case h2.events.ConnectionTerminated():
+                self._close()
+
+    def _begin(self, number: int, headers: Mapping[str, str]) -> None:
+        path = headers.get(":path", "")
+        call = ServerCall(self, number, path, headers, peer=self.peer, most=REQUEST_BYTES)
+        self._calls[number] = call
+        handler = self._server.handlers.get(path)
+        if not headers.get("content-type", "").startswith("application/grpc"):
+            self._http.send_headers(number, [(":status", "415")], end_stream=True)
+            self._over(call)
+        elif self._leaving:
+            call.finish(Status.UNAVAILABLE, "this replica is leaving: connect to another")
+        elif handler is None:
+            call.finish(Status.UNIMPLEMENTED, f"there is no {path} here")
+        else:
+            task = asyncio.create_task(_handled(handler, call), name=f"xds: {path} of {self.peer}")
+            self._tasks[number] = task
+            task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+    def _gone(self, call: ServerCall) -> None:
+        """The client has left the call, and its handler leaves it, too."""
+        self._over(call)
+        if task := self._tasks.get(call.number):
+            task.cancel()
+
+    def _over(self, call: ServerCall) -> None:
+        self._calls.pop(call.number, None)
+        call.on_over()
+        self._close_if_done()
+
+
+async def _handled(handler: Handler, call: ServerCall) -> None:
+    try:
+        await handler(call)
+        call.finish()
+    except Aborted as error:
+        call.finish(error.status, str(error))
+    except Exception:
+        log.exception("%s of %s failed", call.path, call.peer)
+        call.finish(Status.INTERNAL, "the server made a mistake; its log has more")
+
+
+def _text(header: bytes | str) -> str:
+    return header if isinstance(header, str) else header.decode("latin-1")
