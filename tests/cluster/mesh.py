@@ -38,6 +38,10 @@ class Mesh:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """As users do it, with the one file; returns when all of it is gone."""
         self._cluster.delete(self._manifests)
 
     def await_rollout(self) -> None:

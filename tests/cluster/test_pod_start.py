@@ -1,4 +1,4 @@
-"""Pods that start on a real node are captured before their first instruction, whatever befalls agents and CNI meanwhile."""
+"""Pods that start on a real node are captured before their first instruction, whatever becomes of agents and CNI."""
 
 from __future__ import annotations
 
