@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,3 +117,24 @@ def test_it_leaves_nothing_and_breaks_nothing(
     assert differences(before[1], left_on(cluster)) == []
     assert differences(before[0], settled(cluster, without=NAMESPACE)) == []
     cluster.kubectl("label", "namespaces", "--all", "ambient.dev/mode-")
+
+
+def test_a_node_that_was_down_meanwhile_holds_nobody_up(cluster: Cluster, shop: Space) -> None:
+    """Its plugin is still on its disk and nobody is there to be asked, now and for ever."""
+    node = cluster.nodes["node2"]
+    files = ["/opt/cni/bin/ambient-cni", "/etc/cni/net.d/0-ambient.conflist"]
+    with Mesh(cluster, FILE):
+        eventually("it is installed", lambda: node.run(["ls", *files], check=False).returncode == 0)
+        node.kill()
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        forced = ("--namespace", NAMESPACE, "delete", "pods", "--field-selector=spec.nodeName=node2", "--force")
+        cluster.kubectl(*forced, "--grace-period=0", "--wait=false")
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    node.boot()
+    node.start_kubernetes()
+    cluster.await_ready("node2", now)
+    node.run(["ls", *files])
+    shop.apply(server("after", "node2"))
+    shop.kubectl("wait", "--for=condition=Ready", "--timeout=150s", "pod/after")
+    shop.kubectl("delete", "pod", "after", "--wait=false")
+    node.run(["rm", *files])
