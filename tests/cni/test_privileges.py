@@ -55,10 +55,9 @@ def a_node(agent: list[str], engine: list[str]) -> Iterator[Node]:
             node.prefix, node.options = only(agent), ["--engine", "wait"]
             node.start(ready=False)
             yield node
-            running.kill()
-            running.wait()
         finally:
             node.close()
+            running.wait()
 
 
 def captures(node: Node) -> str:
