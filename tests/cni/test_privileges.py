@@ -42,21 +42,22 @@ def only(names: list[str]) -> list[str]:
 @contextlib.contextmanager
 def a_node(agent: list[str], engine: list[str]) -> Iterator[Node]:
     """With an engine and an agent that were started with these capabilities, and may not be well."""
-    with tempfile.TemporaryDirectory(prefix="amb") as folder:  # short: it has unix sockets
-        node = Node(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="amb") as folder,  # short: it has unix sockets
+        contextlib.closing(Node(Path(folder))) as node,
+    ):
+        node.write(SHOP)
+        node.run_dir.mkdir()
+        (node.base.cgroup / "engine").mkdir()
+        where = Entrance(cgroup=node.base.cgroup / "engine", netns=Path(f"/run/netns/{node.base.name}"))
+        words = [*only(engine), ENGINE, "--run-dir", node.run_dir, "--threads", "1"]
+        running = subprocess.Popen(words, preexec_fn=where)
         try:
-            node.write(SHOP)
-            node.run_dir.mkdir()
-            (node.base.cgroup / "engine").mkdir()
-            where = Entrance(cgroup=node.base.cgroup / "engine", netns=Path(f"/run/netns/{node.base.name}"))
-            running = subprocess.Popen(
-                [*only(engine), ENGINE, "--run-dir", node.run_dir, "--threads", "1"], preexec_fn=where
-            )
             node.prefix, node.options = only(agent), ["--engine", "wait"]
             node.start(ready=False)
             yield node
         finally:
-            node.close()
+            running.kill()
             running.wait()
 
 
@@ -80,7 +81,7 @@ def test_with_what_the_file_gives_them_everything_works() -> None:
 
 
 @pytest.mark.parametrize("missing", capabilities("ambient-agent"))
-def test_without_one_of_its_capabilities_an_agent_captures_nobody(missing: str) -> None:
+def test_without_one_of_its_capabilities_an_agent_cannot_do_its_work(missing: str) -> None:
     left = [name for name in capabilities("ambient-agent") if name != missing]
     with a_node(left, capabilities("ambient-engine")) as node:
         assert captures(node)
