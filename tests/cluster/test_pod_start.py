@@ -14,7 +14,7 @@ from ambient.agent.cni.conflist import OWN, TYPE
 from ambient.agent.cni.namespaces import MARK
 from ambient.model.mesh import TUNNEL_PORT
 from hack.kube import Cluster, config
-from tests.cluster.manifests import IMAGE, Manifest, pod, server
+from tests.cluster.manifests import IMAGE, STRICT, Manifest, pod, server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
 from tests.cluster.wire import tap
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.cluster
 AGENTS = "daemonset/ambient-agent"
 CHAINED = config.CNI_CONFIG.with_name(OWN)
 PROGRAM = f"/opt/cni/bin/{TYPE}"
-STRICT: Manifest = {
-    "apiVersion": "ambient.dev/v1alpha1",
-    "kind": "PeerAuthentication",
-    "metadata": {"name": "default"},
-    "spec": {"mtls": {"mode": "STRICT"}},
-}
 SAY = """
 import socket, sys
 with socket.create_connection((sys.argv[1], 8080), timeout=10) as sock:
@@ -55,10 +49,6 @@ def talks_at_once(name: str, to: str, word: str) -> Manifest:
     """A pod whose first instruction is a connection; it is made once, and its failure is the pod's."""
     first = {"name": "first", "image": IMAGE, "command": ["python3", "-c", SAY, to, word]}
     return pod(name, "node1", initContainers=[first], restartPolicy="Never")
-
-
-def is_captured(space: Space, name: str) -> bool:
-    return bool(space.get("pod", name)["metadata"].get("annotations", {}).get("ambient.dev/captured") == "true")
 
 
 @contextlib.contextmanager
@@ -94,7 +84,7 @@ def test_an_init_containers_first_instruction_is_captured(enrolled: Space, clust
     assert {way.destination_port for way in said} == {TUNNEL_PORT}
     assert all(map(is_tls, said.values()))
     assert list(underlay.said(word.encode())) == []
-    assert all(is_captured(enrolled, name) for name in names)
+    assert enrolled.captured() >= set(names)
     enrolled.kubectl("delete", "pods", *names, "--wait=false")
 
 
@@ -115,7 +105,7 @@ def test_without_agents_the_mesh_waits_and_says_why_and_the_rest_does_not(
             status = enrolled.get("pod", "waits")["status"]
             assert "running" not in status["initContainerStatuses"][0]["state"]
         enrolled.await_ready("waits")
-    assert is_captured(enrolled, "waits")
+    assert "waits" in enrolled.captured()
     assert list(underlay.said(word.encode())) == []
     assert installed(cluster, "node1") == before, "nobody has the plugin removed by moving agents"
     shop.kubectl("delete", "pod", "free", "--wait=false")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hack.kube import Cluster
-from tests.cluster.manifests import PROBED, SERVER, Manifest, pod
+from tests.cluster.manifests import PROBED, SERVER, STRICT, pod
 from tests.cluster.mesh import Mesh
 from tests.cluster.space import Space
 from tests.cluster.test_probes import OFTEN, PROBES
@@ -16,12 +16,6 @@ from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 NAMED, UNNAMED = 8079, 8080
-STRICT: Manifest = {
-    "apiVersion": "ambient.dev/v1alpha1",
-    "kind": "PeerAuthentication",
-    "metadata": {"name": "default"},
-    "spec": {"mtls": {"mode": "STRICT"}},
-}
 SICK_AT_FIRST = ("sh", "-c", f"touch /tmp/sick; exec {' '.join(PROBED)}")
 DIAL = """
 import socket, sys
@@ -60,7 +54,7 @@ def test_probes_see_the_program_as_it_is(strict: Space, kind: str) -> None:
     eventually("a startup probe that fails", lambda: _failed(strict, name, "Startup"), within=60)
     strict.exec(name, "rm", "/tmp/sick")
     strict.await_ready(name)
-    assert strict.get("pod", name)["metadata"]["annotations"]["ambient.dev/captured"] == "true"
+    assert name in strict.captured()
     strict.exec(name, "touch", "/tmp/sick")
     strict.kubectl("wait", "--for=condition=Ready=false", "--timeout=30s", f"pod/{name}")
     once = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1"

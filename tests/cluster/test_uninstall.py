@@ -34,7 +34,7 @@ ENROLLED = "ambient.dev/mode=enabled"
 def as_documented(mesh: Mesh, cluster: Cluster) -> None:
     """docs/install.md: nobody is in the mesh any more when it is removed."""
     cluster.kubectl("label", "namespaces", "--all", "ambient.dev/mode-")
-    eventually("nobody is captured", lambda: not captured(Space(cluster, INSIDE)), within=30)
+    eventually("nobody is captured", lambda: not Space(cluster, INSIDE).captured(), within=30)
     mesh.remove()
 
 
@@ -52,15 +52,6 @@ def left_on(cluster: Cluster) -> dict[str, list[str]]:
         f"{name} {what}": node.run(["sh", "-c", command]).stdout.splitlines()
         for name, node in cluster.nodes.items()
         for what, command in (("files", FILES), ("pods", IN_PODS))
-    }
-
-
-def captured(space: Space) -> set[str]:
-    rows = space.cluster.get("--namespace", space.name, "pods")["items"]
-    return {
-        row["metadata"]["name"]
-        for row in rows
-        if row["metadata"].get("annotations", {}).get("ambient.dev/captured") == "true"
     }
 
 
@@ -93,7 +84,7 @@ def test_it_leaves_nothing_and_breaks_nothing(
     cluster.kubectl("label", "namespace", INSIDE, ENROLLED)
     out, home = shop.ips("web-2")[0], inside.ips("web")[0]
     with Mesh(cluster, FILE) as mesh, shop.puppet("client") as stranger, inside.puppet("client") as client:
-        eventually("both are captured", lambda: captured(inside) == {"web", "client"}, within=30)
+        eventually("both are captured", lambda: inside.captured() == {"web", "client"}, within=30)
         assert not stranger.open("chat", out, 8080).error
         assert not stranger.do("chat", name="chat").error
         assert not stranger.do("newcomers", name="new", to=out, port=8080).error
