@@ -28,9 +28,7 @@ static int64_t now_ms(void) {
   return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static bool is_outside(const struct question *q) {
-  return standing_of(q->run_dir, q->exempt, q->namespace) >= STANDING_OUTSIDE;
-}
+static bool is_outside(const struct question *q) { return standing_of(&q->setup, q->namespace) >= STANDING_OUTSIDE; }
 
 // Whether there is time left; a system call on the socket then takes no more than that. Asked before each, because the
 // agent may write down meanwhile that the namespace is its own.
@@ -46,7 +44,7 @@ static bool interrupted(void) { return errno == EAGAIN || errno == EINTR; }
 
 static bool reach(const struct question *q, int sock) {
   struct sockaddr_un at = {.sun_family = AF_UNIX};
-  int n = snprintf(at.sun_path, sizeof at.sun_path, "%s/cni.sock", q->run_dir);
+  int n = snprintf(at.sun_path, sizeof at.sun_path, "%s/cni.sock", q->setup.run_dir);
   return n < (int)sizeof at.sun_path && patient(q, sock) && !connect(sock, (struct sockaddr *)&at, sizeof at);
 }
 

@@ -11,8 +11,9 @@
 #include "standing.h"
 
 struct question {
-  const char *command, *run_dir;
-  struct text config, exempt, namespace;
+  const char *command;
+  struct setup setup;
+  struct text config, namespace;
   int64_t began; // monotonic, ms
 };
 

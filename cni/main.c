@@ -42,7 +42,7 @@ static struct text namespace_in(const char *args) {
 
 static int wait_for_agent(const struct question *q) {
   char details[512];
-  bool known = standing_of(q->run_dir, q->exempt, q->namespace) == STANDING_MESH;
+  bool known = standing_of(&q->setup, q->namespace) == STANDING_MESH;
   snprintf(details, sizeof details,
            "namespace %.*s %s. Kubernetes tries again by itself; if this lasts, look at the pods of the DaemonSet "
            "ambient-agent. If the mesh was taken off this node, run: ambient uninstall",
@@ -57,7 +57,7 @@ static int add(struct question *q, struct text result) {
   char refusal[REFUSAL_MAX];
   if (!result.at) return fail(BAD_CONFIG, "ambient: no prevResult", "ambient-cni is no network: chain it after one");
   if (!q->namespace.len) return say(result); // somebody else's container
-  if (standing_of(q->run_dir, q->exempt, q->namespace) == STANDING_REMOVED) return say(result);
+  if (standing_of(&q->setup, q->namespace) == STANDING_REMOVED) return say(result);
   switch (ask(q, refusal, sizeof refusal)) {
   case ANSWER_PASS:
     return say(result);
@@ -67,7 +67,7 @@ static int add(struct question *q, struct text result) {
   case ANSWER_NONE:
     break;
   }
-  if (standing_of(q->run_dir, q->exempt, q->namespace) >= STANDING_OUTSIDE) return say(result);
+  if (standing_of(&q->setup, q->namespace) >= STANDING_OUTSIDE) return say(result);
   return wait_for_agent(q);
 }
 
@@ -94,19 +94,19 @@ static bool read_stdin(struct text *config) {
 
 static int run(struct question *q) {
   static char run_dir[PATH_MAX] = "/run/ambient";
-  struct text version, result, given, exempt;
+  struct text version, result, given, exempt, agents;
   bool adds = !strcmp(q->command, "ADD");
   if (!read_stdin(&q->config)) return adds ? fail(IO_FAILURE, "ambient: stdin is unreadable or over 1 MiB", "") : 0;
   if (!json_member(q->config, "cniVersion", &version) || !json_member(q->config, "prevResult", &result) ||
-      !json_member(q->config, "runDir", &given) || !json_member(q->config, "exempt", &exempt))
+      !json_member(q->config, "runDir", &given) || !json_member(q->config, "exempt", &exempt) ||
+      !json_member(q->config, "agents", &agents))
     return adds ? fail(UNDECODABLE, "ambient: the configuration on stdin is no JSON object", "") : 0;
   if (json_plain(version).len) spoken = version;
   struct text path = json_plain(given);
   if (given.at && (!path.len || path.len >= sizeof run_dir))
     return adds ? fail(BAD_CONFIG, "ambient: runDir is no plain path", "write it without escapes") : 0;
   if (path.len) snprintf(run_dir, sizeof run_dir, "%.*s", (int)path.len, path.at);
-  q->run_dir = run_dir;
-  q->exempt = json_plain(exempt);
+  q->setup = (struct setup){run_dir, json_plain(exempt), json_plain(agents)};
   return adds ? add(q, result) : tell(q);
 }
 

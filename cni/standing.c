@@ -1,10 +1,19 @@
 #include "standing.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#ifndef SECOND
+#define SECOND 1000 // ms; tests of the waiting have shorter ones
+#endif
+
+enum { SUCCESSION_MS = 120 * SECOND }; // a removed agent's successor is assigned within seconds, if there is to be one
 
 // ambient/agent/cni/namespaces.py writes this file: a version, then a line "outside NAME" or "mesh NAME" for each.
 static const char version[] = "ambient-cni 1\n";
@@ -42,13 +51,45 @@ static enum standing read_file(FILE *file, struct text namespace) {
   return found;
 }
 
-enum standing standing_of(const char *run_dir, struct text exempt, struct text namespace) {
+// Whether kubelet has an agent's pod on this node, running or not: it keeps a directory for each until the pod is gone.
+// What cannot be looked at has one.
+static bool agent_belongs_here(struct text agents) {
   char path[PATH_MAX];
-  if (in_run_dir(path, run_dir, "uninstalled") && !access(path, F_OK)) return STANDING_REMOVED;
-  if (names(exempt, namespace)) return STANDING_OUTSIDE;
-  FILE *file = in_run_dir(path, run_dir, "namespaces") ? fopen(path, "re") : NULL;
-  if (!file) return STANDING_UNKNOWN;
-  enum standing found = read_file(file, namespace);
-  fclose(file);
+  int n = snprintf(path, sizeof path, "%.*s", (int)agents.len, agents.at);
+  char *slash = n > 0 && n < (int)sizeof path ? strrchr(path, '/') : NULL;
+  if (!slash) return true;
+  *slash = 0;
+  DIR *directory = opendir(path);
+  if (!directory) return true;
+  bool found = false;
+  for (const struct dirent *entry; !found && (entry = readdir(directory));)
+    found = !strncmp(entry->d_name, slash + 1, strlen(slash + 1));
+  closedir(directory);
   return found;
+}
+
+// An agent that comes or goes changes the run directory; between one that is removed and the next there is a moment.
+static bool was_one_lately(const char *run_dir) {
+  struct timespec up, now;
+  struct stat st;
+  clock_gettime(CLOCK_BOOTTIME, &up); // neither can fail
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (up.tv_sec * 1000LL < SUCCESSION_MS) return true;
+  if (stat(run_dir, &st)) return false;
+  long long ago = (now.tv_sec - st.st_mtim.tv_sec) * 1000LL + (now.tv_nsec - st.st_mtim.tv_nsec) / 1000000;
+  return ago >= 0 && ago < SUCCESSION_MS; // before 0, somebody set the clock: that must not count for years
+}
+
+enum standing standing_of(const struct setup *setup, struct text namespace) {
+  char path[PATH_MAX];
+  if (in_run_dir(path, setup->run_dir, "uninstalled") && !access(path, F_OK)) return STANDING_REMOVED;
+  if (names(setup->exempt, namespace)) return STANDING_OUTSIDE;
+  enum standing found = STANDING_UNKNOWN;
+  FILE *file = in_run_dir(path, setup->run_dir, "namespaces") ? fopen(path, "re") : NULL;
+  if (file) {
+    found = read_file(file, namespace);
+    fclose(file);
+  }
+  bool orphan = found == STANDING_UNKNOWN && !agent_belongs_here(setup->agents) && !was_one_lately(setup->run_dir);
+  return orphan ? STANDING_ORPHAN : found;
 }

@@ -13,7 +13,7 @@ from ambient.capture import abi, cgroups, libbpf, netns, pins, routing, sockets
 from ambient.capture.errors import CaptureError
 
 KERNEL = (6, 0)  # map writes through a descriptor by unprivileged processes: the engine and `clients`
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}  # which includes CAP_BPF
 # Programs of others that choose an endpoint in connect(): the address we would then see is no service's any more.
 _FOREIGN = {
     re.compile(r"^(cil_)?sock[46]_connect"): "Cilium's socket load balancer: set socketLB.hostNamespaceOnly=true",

@@ -70,6 +70,13 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     default=("kube-system",),
     help="Namespaces whose pods start though no agent can say what they are; the root namespace's always do.",
 )
+@click.option(
+    "--cni-agents",
+    default="",
+    metavar="PREFIX",
+    help="How kubelet's directory for an agent's pod begins (/var/log/pods/NAMESPACE_DAEMONSET-): where there is none "
+    "any more, the plugin holds nobody for want of an agent but what was the mesh's.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def agent(
     node: str,
@@ -93,6 +100,7 @@ def agent(
     cni_bin_dir: Path | None,
     cni_conf_dir: Path | None,
     cni_exempt: tuple[str, ...],
+    cni_agents: str,
     log_level: str,
 ) -> None:
     """Run the node agent in the foreground.
@@ -129,6 +137,7 @@ def agent(
         certificate_hours=certificate_hours,
         cni_dirs=_both(cni_bin_dir, cni_conf_dir),
         cni_exempt=cni_exempt,
+        cni_agents=cni_agents,
     )
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it

@@ -61,7 +61,7 @@ def _is_gone(daemonset: str) -> bool:
     if not slash or not namespace or not name:
         raise click.UsageError(f"--if-daemonset-gone takes NAMESPACE/NAME, not {daemonset!r}")
     try:
-        finding, why = removal.look(namespace, name, removal.in_cluster())
+        finding, why = removal.find_out(namespace, name, removal.in_cluster())
     except OSError as error:
         finding, why = removal.Finding.UNKNOWN, str(error)
     if finding is removal.Finding.GONE:

@@ -24,7 +24,7 @@ def test_the_kernel_must_be_new_enough(release: str, ok: bool) -> None:
 
 def test_missing_capabilities_are_named() -> None:
     assert check.capabilities(ROOT_STATUS).ok
-    assert check.capabilities("CapEff:\t0000000000201000\n").found == "missing CAP_BPF"
+    assert check.capabilities("CapEff:\t0000000000201000\n").found == "missing CAP_SYS_PTRACE"
     assert check.capabilities("CapEff:\t0000000000000000\n").fix.startswith("run as root")
 
 

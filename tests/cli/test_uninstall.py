@@ -73,11 +73,11 @@ def test_before_an_agents_pod_ends_the_api_server_is_asked(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def look(namespace: str, name: str, _: object) -> tuple[Finding, str]:
+    def find_out(namespace: str, name: str, _: object) -> tuple[Finding, str]:
         asked.append((namespace, name))
         return finding, "it was found out"
 
-    monkeypatch.setattr(removal, "look", look)
+    monkeypatch.setattr(removal, "find_out", find_out)
     monkeypatch.setattr(removal, "in_cluster", lambda: None)
     done = uninstall(node, "--if-daemonset-gone", "ambient-system/ambient-agent")
     assert (done.exit_code, is_installed(node), asked) == (0, stays, [("ambient-system", "ambient-agent")])

@@ -10,6 +10,12 @@ AMBIENT_IMAGE = "localhost/ambient:dev"
 SERVER = ("python3", "/programs/server.py")
 PUPPET = ("python3", "/programs/puppet.py")
 PROBED = ("python3", "/programs/probed.py")
+STRICT: Manifest = {
+    "apiVersion": "ambient.dev/v1alpha1",
+    "kind": "PeerAuthentication",
+    "metadata": {"name": "default"},
+    "spec": {"mtls": {"mode": "STRICT"}},
+}
 
 
 def pod(

@@ -40,6 +40,10 @@ class Mesh:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._keep_logs()
+        self.remove()
+
+    def remove(self) -> None:
+        """As users do it, with the one file; returns when all of it is gone."""
         self._cluster.delete(self._manifests)
 
     def _keep_logs(self) -> None:

@@ -56,6 +56,12 @@ class Space:
         four, six = (row["ip"] for row in self.get("pod", pod)["status"]["podIPs"])
         return four, six
 
+    def captured(self) -> set[str]:
+        """The pods that are captured, as their annotations say."""
+        rows = self.cluster.get("--namespace", self.name, "pods")["items"]
+        said = {row["metadata"]["name"]: row["metadata"].get("annotations", {}) for row in rows}
+        return {name for name, annotations in said.items() if annotations.get("ambient.dev/captured") == "true"}
+
     def exec(self, pod: str, *command: str) -> str:
         return self.kubectl("exec", pod, "--", *command)
 

@@ -28,15 +28,6 @@ def policy(kind: str, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "ambient.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def captured(space: Space) -> set[str]:
-    rows = space.cluster.get("--namespace", space.name, "pods")["items"]
-    return {
-        row["metadata"]["name"]
-        for row in rows
-        if row["metadata"].get("annotations", {}).get("ambient.dev/captured") == "true"
-    }
-
-
 def records(cluster: Cluster) -> list[dict[str, Any]]:
     """What the agents wrote of connections."""
     said = cluster.kubectl("--namespace", NAMESPACE, "logs", "--tail=-1", "-l", "app.kubernetes.io/name=ambient-agent")
@@ -55,7 +46,7 @@ def enrolled(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
         server("web-1", "node1", labels=labels), server("web-2", "node2", labels=labels), server("client", "node1")
     )
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == set(PODS), within=30)
+    eventually("every pod is captured", lambda: space.captured() == set(PODS), within=30)
     yield space
     cluster.kubectl("delete", "namespace", space.name)
 
@@ -135,7 +126,7 @@ def test_a_restart_of_every_agent_cuts_no_connection(enrolled: Space, cluster: C
 
 def test_pods_of_a_namespace_that_leaves_are_as_before(enrolled: Space, cluster: Cluster) -> None:
     cluster.kubectl("label", "namespace", enrolled.name, LEAVE)
-    eventually("no pod is captured", lambda: not captured(enrolled), within=30)
+    eventually("no pod is captured", lambda: not enrolled.captured(), within=30)
     secret = "secret-" + secrets.token_hex(12)
     with tap(cluster, "node2") as underlay, enrolled.puppet("client") as client:
         assert secret in client.ask(enrolled.ips("web-2")[0], 8080, text=f"echo {secret}").reply

@@ -118,6 +118,7 @@ class Node:
         self.log = folder / "agent.log"
         self.bin_dir, self.conf_dir = folder / "cni-bin", folder / "cni-conf"
         self.options: list[str] = []
+        self.prefix: list[str] = []  # words before the agent's command
         ipam = {"type": "host-local", "ranges": [[{"subnet": "10.78.1.0/24"}]], "dataDir": str(folder / "ipam")}
         ipam["routes"] = [{"dst": "0.0.0.0/0"}]  # type: ignore[assignment]
         ours = {"type": "ambient-cni", "runDir": str(self.run_dir), "exempt": "ambient-system kube-system"}
@@ -203,7 +204,7 @@ class Node:
         words = [sys.executable, "-m", "ambient", "agent", *(str(word) for pair in options.items() for word in pair)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*words, *self.options], preexec_fn=where, stdout=log, stderr=log, start_new_session=True
+                [*self.prefix, *words, *self.options], preexec_fn=where, stdout=log, stderr=log, start_new_session=True
             )
         if ready:
             eventually("the agent is ready", self.is_ready, within=15)

@@ -218,6 +218,62 @@ def test_what_is_outside_does_not_wait_at_all(run_dir: Path) -> None:
     assert time.monotonic() - before < 0.5
 
 
+@pytest.fixture
+def pod_logs(run_dir: Path) -> Path:
+    """kubelet's directories, one for each pod of this node."""
+    folder = run_dir / "logs"
+    folder.mkdir()
+    for name in ("kube-system_dns-x1_u1", "ambient-system_ambient-control-x2_u2", "shop_web_u3"):
+        (folder / name).mkdir()
+    return folder
+
+
+def without_an_agent(run_dir: Path, pod_logs: Path, *, for_s: float, program: Path) -> int:
+    """How a new pod fares so long after the last sign of an agent."""
+    then = time.time() - for_s
+    os.utime(run_dir, (then, then))
+    return ask("ADD", config(run_dir, agents=f"{pod_logs}/ambient-system_ambient-agent-"), program=program)[0]
+
+
+LONG_S = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("lines", "for_s", "code"),
+    [
+        (["mesh other"], LONG_S, PASS),
+        (None, LONG_S, PASS),
+        (None, -LONG_S, PASS),
+        (["mesh shop"], LONG_S, HELD),
+        (["mesh other"], 0.0, HELD),
+        (None, 0.0, HELD),
+    ],
+    ids=["unknown", "no file", "a clock that was set", "in the mesh", "unknown, just now", "no file, just now"],
+)
+def test_where_no_agent_belongs_any_more_nobody_waits_but_the_mesh(
+    run_dir: Path, pod_logs: Path, impatient: Path, lines: list[str] | None, for_s: float, code: int
+) -> None:
+    if lines is not None:
+        write_namespaces(run_dir, *lines)
+    assert without_an_agent(run_dir, pod_logs, for_s=for_s, program=impatient) == code
+
+
+def test_an_agents_pod_that_does_not_start_is_waited_for_all_the_same(
+    run_dir: Path, pod_logs: Path, impatient: Path
+) -> None:
+    (pod_logs / "ambient-system_ambient-agent-x4_u4").mkdir()
+    assert without_an_agent(run_dir, pod_logs, for_s=LONG_S, program=impatient) == HELD
+
+
+def test_what_kubelet_has_and_cannot_be_looked_at_may_be_an_agent(run_dir: Path, impatient: Path) -> None:
+    assert without_an_agent(run_dir, run_dir / "nowhere", for_s=LONG_S, program=impatient) == HELD
+
+
+def test_where_no_agent_belongs_an_agent_is_asked_if_there_is_one(run_dir: Path, pod_logs: Path) -> None:
+    with FakeAgent(run_dir, json.dumps(HOUR_LONG).encode()):
+        assert without_an_agent(run_dir, pod_logs, for_s=LONG_S, program=BINARY) == HELD
+
+
 @pytest.mark.parametrize("command", ["DEL", "CHECK", "GC"])
 def test_nothing_else_fails_or_waits_for_want_of_an_agent(run_dir: Path, command: str) -> None:
     before = time.monotonic()

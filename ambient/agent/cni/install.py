@@ -33,13 +33,17 @@ class Installer:
         conf_dir: Path,
         run_dir: Path,
         exempt: Collection[str],
+        agents: str = "",
         *,
         program: Path = PROGRAM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`agents`: how the path of kubelet's directory for an agent's pod begins, on the node."""
         self.problem = "the CNI plugin is not installed yet"
         self._bin_dir, self._conf_dir, self._run_dir = bin_dir, conf_dir, run_dir
         self._plugin = {"type": TYPE, "runDir": str(run_dir), "exempt": " ".join(sorted(exempt))}
+        if agents:
+            self._plugin["agents"] = agents
         self._program, self._clock = program, clock
         self._missing_since: float | None = None
 

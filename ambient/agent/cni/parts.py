@@ -25,7 +25,9 @@ class Cni:
         self._mark = run_dir / MARK
         self._mark.unlink(missing_ok=True)  # whoever starts an agent wants the mesh
         self._socket = run_dir / "cni.sock"
-        self._installer = Installer(*settings.cni_dirs, run_dir, self._exempt) if settings.cni_dirs else None
+        self._installer = (
+            Installer(*settings.cni_dirs, run_dir, self._exempt, settings.cni_agents) if settings.cni_dirs else None
+        )
         self._server: CniServer | None = None
         self.sandboxes = Sandboxes(run_dir / "sandboxes")
         self.namespaces = Namespaces(run_dir)

@@ -6,17 +6,20 @@ may read the DaemonSet and its namespace, by name. Where it may not look any mor
 
 from __future__ import annotations
 
+import base64
 import enum
 import http.client
 import json
 import os
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 CREDENTIALS = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where kubelet puts a pod's token and the API's CA
 TIMEOUT_S = 5.0
+PATIENCE_S, PAUSE_S = 15.0, 1.0  # an API server that is restarted, or elected anew, is back by then
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, OK = 401, 403, 404, 200
 
 
@@ -27,6 +30,23 @@ class Finding(enum.Enum):
 
 
 Get = Callable[[str], tuple[int, Mapping[str, Any]]]  # path -> status, body; raises OSError
+
+
+def find_out(
+    namespace: str,
+    daemonset: str,
+    get: Get,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[Finding, str]:
+    """look(), until there is an answer or PATIENCE_S is over: nobody asks once this pod has ended."""
+    until = clock() + PATIENCE_S
+    while True:
+        finding, why = look(namespace, daemonset, get)
+        if finding is not Finding.UNKNOWN or clock() >= until:
+            return finding, why
+        sleep(PAUSE_S)
 
 
 def look(namespace: str, daemonset: str, get: Get) -> tuple[Finding, str]:
@@ -61,8 +81,20 @@ def _said(status: int) -> str:
     }[status]
 
 
+def is_over(token: str, now: float) -> bool:
+    """Whether a ServiceAccount's token (a JWT) says that it has expired. Its signature is the API server's to check."""
+    try:
+        payload = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]) <= now
+    except (IndexError, KeyError, TypeError, ValueError):
+        return False
+
+
 def in_cluster(credentials: Path = CREDENTIALS) -> Get:
-    """GET with the pod's own credentials. Raises OSError where there are none."""
+    """GET with the pod's own credentials. Raises OSError where there are none.
+
+    A 401 to a token that has expired is an OSError too: kubelet renews it, and its age says nothing of the account.
+    """
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
         raise OSError("KUBERNETES_SERVICE_HOST is not set: this is no pod")
@@ -79,6 +111,8 @@ def in_cluster(credentials: Path = CREDENTIALS) -> Get:
             raise OSError(f"{path}: {error!r}") from error
         finally:
             connection.close()
+        if answer.status == UNAUTHORIZED and is_over(token, time.time()):
+            raise OSError("the token has expired, and kubelet has not renewed it")
         return answer.status, body if isinstance(body, dict) else {}
 
     return get

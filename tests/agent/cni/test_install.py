@@ -63,6 +63,11 @@ def test_it_is_chained_behind_what_the_node_has_which_stays_as_it_is(place: Plac
     assert (place.conf / "10-node.conflist").read_text() == NODES_OWN
     plugin = json.loads((place.conf / OWN).read_text())["plugins"][1]
     assert plugin == {"type": "ambient-cni", "runDir": str(place.run), "exempt": "kube-system"}
+
+
+def test_where_kubelet_keeps_agents_is_said_if_it_is_known(place: Place) -> None:
+    install.Installer(place.bin, place.conf, place.run, [], "/logs/ns_agent-", program=place.program).install()
+    assert json.loads((place.conf / OWN).read_text())["plugins"][1]["agents"] == "/logs/ns_agent-"
     modes = [path.stat().st_mode & 0o777 for path in (place.bin / "ambient-cni", place.conf / OWN)]
     assert modes == [0o755, 0o644]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import http.server
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ DAEMONSET = "/apis/apps/v1/namespaces/mesh/daemonsets/agent"
     [
         ((200, THERE), (200, THERE), Finding.THERE),
         ((403, NOBODY), (200, THERE), Finding.THERE),
+        ((403, NOBODY), (403, NOBODY), Finding.GONE),
         ((200, THERE), (200, GOING), Finding.GONE),
         ((200, THERE), (404, NOBODY), Finding.GONE),
         ((200, THERE), (403, NOBODY), Finding.GONE),
@@ -53,14 +56,70 @@ def test_the_finding_follows_from_two_answers(
     assert why
 
 
-def test_an_api_server_that_is_away_proves_nothing() -> None:
-    def away(_: str) -> tuple[int, Any]:
-        raise OSError("connection refused")
+def away(_: str) -> tuple[int, Any]:
+    raise OSError("connection refused")
 
+
+def test_an_api_server_that_is_away_proves_nothing() -> None:
     assert removal.look("mesh", "agent", away) == (
         Finding.UNKNOWN,
         "the API server cannot be asked: connection refused",
     )
+
+
+class Clock:
+    """Time passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_who_is_away_for_a_moment_is_asked_again() -> None:
+    clock = Clock()
+    answers = iter([away, lambda _: (503, NOBODY), lambda _: (503, NOBODY)])
+    gone = lambda _: (404, NOBODY)  # noqa: E731
+
+    def get(path: str) -> tuple[int, Any]:
+        return next(answers, gone)(path)
+
+    found, _ = removal.find_out("mesh", "agent", get, clock=clock, sleep=clock.sleep)
+    assert found is Finding.GONE
+    assert clock.now < removal.PATIENCE_S
+
+
+def test_asking_has_an_end() -> None:
+    clock = Clock()
+    found, _ = removal.find_out("mesh", "agent", away, clock=clock, sleep=clock.sleep)
+    assert found is Finding.UNKNOWN
+    assert removal.PATIENCE_S - 1 <= clock.now <= removal.PATIENCE_S + 1
+
+
+def a_token(claims: object) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{payload}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("token", "over"),
+    [
+        (a_token({"exp": 99}), True),
+        (a_token({"exp": 100}), True),
+        (a_token({"exp": 101}), False),
+        (a_token({}), False),
+        (a_token([]), False),
+        (a_token({"exp": "soon"}), False),
+        ("e30.%%%.c2ln", False),
+        ("opaque", False),
+    ],
+)
+def test_a_token_says_itself_when_it_is_over(token: str, over: bool) -> None:
+    assert removal.is_over(token, 100.0) is over
 
 
 @contextlib.contextmanager
@@ -122,6 +181,15 @@ def test_it_asks_with_the_pods_own_credentials(tmp_path: Path) -> None:
     with api_server(tmp_path, {NAMESPACE: (200, body), DAEMONSET: (200, body)}) as asked:
         assert removal.look("mesh", "agent", removal.in_cluster(tmp_path))[0] is Finding.THERE
     assert asked == [(NAMESPACE, "Bearer secret"), (DAEMONSET, "Bearer secret")]
+
+
+@pytest.mark.parametrize(("expires", "finding"), [(-60, Finding.UNKNOWN), (60, Finding.GONE)])
+def test_a_token_that_is_over_is_refused_for_its_age_and_not_for_the_meshs_end(
+    tmp_path: Path, expires: int, finding: Finding
+) -> None:
+    (tmp_path / "token").write_text(a_token({"exp": time.time() + expires}))
+    with api_server(tmp_path, {NAMESPACE: (401, b"{}")}):
+        assert removal.look("mesh", "agent", removal.in_cluster(tmp_path))[0] is finding
 
 
 def test_an_answer_that_is_no_json_proves_nothing(tmp_path: Path) -> None:

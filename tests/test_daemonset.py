@@ -1,0 +1,91 @@
+"""`daemonset.yaml` agrees with itself and with what docs/security.md says of its privileges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ambient.agent.cni import removal
+from ambient.cli.uninstall import uninstall
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = [body for body in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if body]
+SECURITY = (ROOT / "docs/security.md").read_text()
+
+
+def find(kind: str, name: str) -> dict[str, Any]:
+    (found,) = [each for each in MANIFESTS if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return dict(found)
+
+
+def pod(daemonset: str) -> dict[str, Any]:
+    found: dict[str, Any] = find("DaemonSet", daemonset)["spec"]["template"]["spec"]
+    return found
+
+
+def host_paths(daemonset: str) -> dict[str, str]:
+    """By volume."""
+    return {each["name"]: each["hostPath"]["path"] for each in pod(daemonset)["volumes"] if "hostPath" in each}
+
+
+def mounts(daemonset: str) -> dict[str, str]:
+    (container,) = pod(daemonset)["containers"]
+    return {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+
+
+def options(words: list[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (word.partition("=") for word in words) if name.startswith("--")}
+
+
+@pytest.mark.parametrize("daemonset", ["ambient-agent", "ambient-engine"])
+def test_every_capability_and_every_path_of_the_node_is_justified(daemonset: str) -> None:
+    rows = [line for line in SECURITY.splitlines() if line.startswith("| `")]
+    (container,) = pod(daemonset)["containers"]
+    capabilities = container["securityContext"]["capabilities"]
+    assert capabilities["drop"] == ["ALL"]
+    for needed in (*capabilities["add"], *host_paths(daemonset).values()):
+        assert any(f"`{needed}`" in row.split("|")[1] for row in rows), f"docs/security.md does not say why {needed}"
+
+
+@pytest.mark.parametrize("daemonset", ["ambient-agent", "ambient-engine"])
+def test_neither_daemon_gains_privileges_or_writes_to_its_image(daemonset: str) -> None:
+    (container,) = pod(daemonset)["containers"]
+    context = container["securityContext"]
+    assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert not pod(daemonset)["automountServiceAccountToken"]
+
+
+def test_the_plugin_on_the_node_finds_the_agents_socket_where_the_agent_made_it() -> None:
+    assert host_paths("ambient-agent")["run"] == mounts("ambient-agent")["run"]
+
+
+def test_what_the_agent_installs_into_is_mounted_and_what_its_hook_removes_is_the_same() -> None:
+    (container,) = pod("ambient-agent")["containers"]
+    told = options(container["args"])
+    assert (told["--cni-bin-dir"], told["--cni-conf-dir"]) == (
+        mounts("ambient-agent")["cni-bin"],
+        mounts("ambient-agent")["cni-conf"],
+    )
+    defaults = {parameter.name: str(parameter.default) for parameter in uninstall.params}
+    assert (told["--cni-bin-dir"], told["--cni-conf-dir"]) == (defaults["cni_bin_dir"], defaults["cni_conf_dir"])
+    assert told["--cni-agents"].endswith("/ambient-system_ambient-agent-")
+
+
+def test_the_hook_asks_for_its_own_daemonset_and_has_the_time_and_the_rights_for_it() -> None:
+    (container,) = pod("ambient-agent")["containers"]
+    command = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == ["ambient", "uninstall", "--if-daemonset-gone", "ambient-system/ambient-agent"]
+    wait = next(each.default for each in uninstall.params if each.name == "wait_s")
+    asking = removal.PATIENCE_S + 2 * removal.TIMEOUT_S
+    assert pod("ambient-agent")["terminationGracePeriodSeconds"] >= asking + float(str(wait))
+    assert mounts("ambient-agent")["api"] == str(removal.CREDENTIALS)
+    rights = {
+        (group, resource, *rule["resourceNames"], *rule["verbs"])
+        for rule in find("Role", "ambient-agent")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert rights == {("apps", "daemonsets", "ambient-agent", "get"), ("", "namespaces", "ambient-system", "get")}
