@@ -131,8 +131,7 @@ class Agent:
         )
         for pid in self.engines.pids:
             await self._exempt(pid)
-        self.metrics.engine_started()  # by whomever: what is started from now on is a restart
-        await self._engine_gone(self.engines.pids)
+        await self.in_order(lambda: self.capture.clear_clients(self.engines.pids))
         self.engines.set_clients_map(self.capture.clients_map_fd)
         self.enrolment = Enrolment(
             self.settings.node,
@@ -329,14 +328,16 @@ class Agent:
         await self.in_order(lambda: self.capture.exempt(cgroup))
 
     async def _engine_joined(self, engine: Engine) -> None:
-        self.metrics.engine_started()
+        """Before it dials anything."""
         try:
             await self._exempt(engine.pid)
         except CaptureError as error:  # it died meanwhile, or is not where engines belong
             raise process.EngineFailed(f"what engine {engine.pid} dials would be captured: {error}") from error
 
-    async def _engine_gone(self, left: frozenset[int]) -> None:
-        """What a dead engine told apps about their clients is void."""
+    async def _engine_gone(self, engine: Engine, left: frozenset[int]) -> None:
+        """What it told apps about their clients is void."""
+        if not engine.drained:
+            self.metrics.engine_died()
         await self.in_order(lambda: self.capture.clear_clients(left))
 
     def _certificate(self, svid: Svid) -> None:

@@ -49,13 +49,13 @@ class Engines:
         on_message: Callable[[Link, Message], None],
         on_idle: Callable[[int], None],
         on_joined: Callable[[Engine], Awaitable[None]],
-        on_gone: Callable[[frozenset[int]], Awaitable[None]],
+        on_gone: Callable[[Engine, frozenset[int]], Awaitable[None]],
     ) -> None:
         """`bring()`: returns when there is another engine. `is_wanted(engine)`: else another is brought beside it.
 
         `make_sockets(cookie, n)`: fresh sockets of a pod's netns. `on_idle(cookie)`: a pod that left is served no more.
         `on_joined(engine)`: it came while we ran; awaited before it is given anything, and may raise EngineFailed.
-        `on_gone(pids)`: one died, or has finished; these are left.
+        `on_gone(engine, pids)`: it died, or has finished; these are left.
         """
         self._run_dir, self._bring, self._is_wanted = run_dir, bring, is_wanted
         self._drain_timeout_s = drain_timeout_s
@@ -229,7 +229,7 @@ class Engines:
                 log.error("engine %d died, and its connections with it", engine.pid)
             self._engines.remove(engine)
             doors.remove(self._run_dir, engine.name)
-            await self._on_gone(self.pids)
+            await self._on_gone(engine, self.pids)
             for cookie, links in tuple(self._busy.items()):
                 for link in engine.links:
                     self._idle(link, cookie, links)

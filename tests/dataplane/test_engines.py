@@ -83,7 +83,7 @@ class Node:
 
     async def _joined(self, _: Engine) -> None: ...
 
-    async def _gone(self, left: frozenset[int]) -> None:
+    async def _gone(self, _: Engine, left: frozenset[int]) -> None:
         self.gone.append(left)
 
 
