@@ -11,7 +11,7 @@ from pathlib import Path
 
 import watchfiles
 
-LOOK_AGAIN_MS = 5_000  # should a change of the directory have gone unnoticed
+LOOK_AGAIN_MS = 1_000  # for what came before the watch began, which begins a moment after it is asked for
 _FIRST = ".0.sock"
 
 

@@ -270,9 +270,10 @@ class Engines:
         """Bring another where the one that takes what comes is not what we want. It goes on meanwhile."""
         if self._is_wanted(choose(self._engines)):
             return
-        now = asyncio.get_running_loop().time()
-        last, pause = self._renewed
+        loop = asyncio.get_running_loop()
+        now, (last, pause) = loop.time(), self._renewed
         if now < last + pause:
+            loop.call_at(last + pause, self._news.set)
             return
         pause = min(max(AGAIN_S, pause * 2), AGAIN_MOST_S) if now < last + 2 * AGAIN_MOST_S else AGAIN_S
         self._renewed = now, pause

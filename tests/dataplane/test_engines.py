@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from ambient.dataplane import abi, engine, process, wire
+from ambient.dataplane import abi, engine, engines, process, wire
 from ambient.dataplane.desired import PodState
 from ambient.dataplane.engine import Engine
 from ambient.dataplane.engines import Engines, Superseded, choose
@@ -162,17 +162,17 @@ def test_a_younger_engine_has_everything_before_the_older_is_told_to_drain(tmp_p
     async def tell(node: Node) -> None:
         first = node.start(1)
         with a_pod() as pod:
-            async with node.running() as engines:
-                engines.add_pod(pod)
+            async with node.running() as agent:
+                agent.add_pod(pod)
                 second = node.start(2)
                 (raw,) = await first.until(abi.Type.DRAIN)
                 assert abi.Drain.from_buffer_copy(raw).timeout_s == 9
                 kinds = [kind for kind, _ in second.told]
                 assert kinds.index(abi.Type.LISTEN) < kinds.index(abi.Type.INVENTORY), "it has shown that it listens"
-                assert engines.pid == second.pid
-                assert [each["state"] for each in engines.status()] == ["draining", "serving"]
+                assert agent.pid == second.pid
+                assert [each["state"] for each in agent.status()] == ["draining", "serving"]
                 listens = len(first.of(abi.Type.LISTEN))
-                engines.add_pod(pod)
+                agent.add_pod(pod)
                 await second.until(abi.Type.LISTEN, 2)
                 assert len(first.of(abi.Type.LISTEN)) == listens, "that would have it accept again"
 
@@ -201,14 +201,14 @@ def test_the_older_takes_everything_back_when_the_younger_dies(tmp_path: Path) -
     async def tell(node: Node) -> None:
         first = node.start(1)
         with a_pod() as pod:
-            async with node.running() as engines:
-                engines.add_pod(pod)
+            async with node.running() as agent:
+                agent.add_pod(pod)
                 second = node.start(2)
                 await first.until(abi.Type.DRAIN)
                 before = len(first.of(abi.Type.LISTEN))
                 await second.die()
                 await first.until(abi.Type.LISTEN, before + 1)
-                assert engines.pid == first.pid
+                assert agent.pid == first.pid
                 assert node.gone == [frozenset({first.pid})]
                 assert list(node.run_dir.iterdir()) == [node.run_dir / f"{first.name}.0.sock"]
                 await node.start(3).until(abi.Type.LISTEN)
@@ -220,12 +220,12 @@ def test_the_older_takes_everything_back_when_the_younger_dies(tmp_path: Path) -
 def test_the_younger_goes_on_when_the_older_dies_or_has_finished(tmp_path: Path) -> None:
     async def tell(node: Node) -> None:
         first, second = node.start(1), node.start(2)
-        async with node.running() as engines:
+        async with node.running() as agent:
             await first.until(abi.Type.DRAIN)
             await first.die()
-            await until(lambda: len(engines.status()) == 1)
-            assert engines.attached
-            assert engines.pid == second.pid
+            await until(lambda: len(agent.status()) == 1)
+            assert agent.attached
+            assert agent.pid == second.pid
             assert node.brought == 0
 
     story(tmp_path, tell)
@@ -236,13 +236,13 @@ def test_a_younger_one_that_says_nothing_changes_nothing(tmp_path: Path, monkeyp
 
     async def tell(node: Node) -> None:
         first = node.start(1)
-        async with node.running() as engines:
-            await engines.barrier()
+        async with node.running() as agent:
+            await agent.barrier()
             mute = node.start(2, mute=True)
             await until(lambda: mute._agent is not None)
             await asyncio.sleep(0.2)  # it had its time
-            await engines.barrier()
-            assert engines.pid == first.pid
+            await agent.barrier()
+            assert agent.pid == first.pid
             assert first.of(abi.Type.DRAIN) == []
 
     story(tmp_path, tell)
@@ -251,12 +251,12 @@ def test_a_younger_one_that_says_nothing_changes_nothing(tmp_path: Path, monkeyp
 def test_a_younger_one_of_another_version_is_left_alone(tmp_path: Path) -> None:
     async def tell(node: Node) -> None:
         first = node.start(1)
-        async with node.running() as engines:
-            await engines.barrier()
+        async with node.running() as agent:
+            await agent.barrier()
             other = node.start(2, version=abi.ABI + 1)
             await until(lambda: other._agent is not None)
-            await engines.barrier()
-            assert engines.pid == first.pid
+            await agent.barrier()
+            assert agent.pid == first.pid
             assert (first.of(abi.Type.DRAIN), other.told) == ([], [])
 
     story(tmp_path, tell)
@@ -273,11 +273,11 @@ def test_another_is_brought_when(tmp_path: Path, why: str) -> None:
         node.bring = bring
         if why == "it is of another build":
             node.build = "2"
-        async with node.running() as engines:
+        async with node.running() as agent:
             if why == "it was told to leave":
                 await first.say_hello(leaving=True)
             await first.until(abi.Type.DRAIN)
-            assert engines.pid == node.fakes[1].pid
+            assert agent.pid == node.fakes[1].pid
             assert node.brought == 1
 
     story(tmp_path, tell)
@@ -287,11 +287,34 @@ def test_an_engine_goes_on_when_no_other_can_be_started(tmp_path: Path) -> None:
     async def tell(node: Node) -> None:
         node.build = "2"
         first = node.start(1)
-        async with node.running() as engines:
+        async with node.running() as agent:
             await until(lambda: node.brought == 1)
-            await engines.barrier()
-            assert engines.attached
+            await agent.barrier()
+            assert agent.attached
             assert first.of(abi.Type.DRAIN) == []
+
+    story(tmp_path, tell)
+
+
+def test_another_is_brought_again_but_not_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told to leave as soon as it came would else be replaced as fast as the machine can."""
+    monkeypatch.setattr(engines, "AGAIN_S", 0.2)
+
+    async def tell(node: Node) -> None:
+        first = node.start(1)
+
+        async def bring() -> None:
+            node.start(1 + node.brought)
+
+        node.bring = bring
+        async with node.running():
+            began = asyncio.get_running_loop().time()
+            await first.say_hello(leaving=True)
+            await first.until(abi.Type.DRAIN)
+            await node.fakes[1].say_hello(leaving=True)
+            await node.fakes[1].until(abi.Type.DRAIN)
+            assert node.brought == 2
+            assert asyncio.get_running_loop().time() - began > 0.2
 
     story(tmp_path, tell)
 
@@ -299,13 +322,13 @@ def test_an_engine_goes_on_when_no_other_can_be_started(tmp_path: Path) -> None:
 def test_a_pod_that_left_is_idle_when_it_is_in_every_engine(tmp_path: Path) -> None:
     async def tell(node: Node) -> None:
         first, second, third = (node.start(number) for number in (1, 2, 3))
-        async with node.running() as engines:
+        async with node.running() as agent:
             await second.until(abi.Type.DRAIN)
-            engines.leave_pod(COOKIE)
+            agent.leave_pod(COOKIE)
             for fake in (first, third):
                 await fake.until(abi.Type.LEAVE)
                 await fake.say(wire.Message(abi.Type.IDLE, abi.PodRef(pod=COOKIE)))
-                await engines.barrier()
+                await agent.barrier()
                 assert node.idle == []
             await second.die()
             await until(lambda: node.idle == [COOKIE])

@@ -101,23 +101,28 @@ def other_build(tmp_path: Path) -> Path:
 
 def test_two_upgrades_in_a_row_lose_no_message_and_no_connection(mesh: Mesh, wire: Wire) -> None:
     """On both nodes, so three engines are alive on each; every connection has its one record on each side."""
+    client = mesh.puppet("shop/client")
     rush(mesh)
     before = so_far(mesh, newcomers=RATE)
-    for _ in range(2):
+    for turn in ("first", "second"):
         for node in NODES:
             upgrade(mesh, node)
             during = so_far(mesh, newcomers=RATE)
             assert (during.lost, during.failed) == ({}, {}), during
+        client.open(turn, "web", family=4)
     assert [len(mesh.engines(node)) for node in NODES] == [3, 3]
-    assert mesh.puppet("shop/client").ask("web", text=f"echo {wire.secret()}").error == ""
+    for turn in ("first", "second"):
+        word = wire.secret()
+        assert client.say(turn, f"echo {word}").reply == word
+        client.do("close", name=turn)
     after = mesh.puppet("shop/crowd").do("rush_ends")
     assert (after.lost, after.failed) == ({}, {}), after
     assert after.came > before.came + 4 * RATE
     eventually("the old ones left", lambda: all(len(mesh.engines(node)) == 1 for node in NODES), within=20)
-    mesh.await_records(MEMBERS + after.came + 1)
+    mesh.await_records(MEMBERS + after.came + 2)
     assert {row["end"] for row in mesh.records()} == {"closed"}
     for side in ("source", "destination"):
-        assert len({row["connection"] for row in mesh.records(side)}) == MEMBERS + after.came + 1
+        assert len({row["connection"] for row in mesh.records(side)}) == MEMBERS + after.came + 2
 
 
 @pytest.mark.usefixtures("wire")
