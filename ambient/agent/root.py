@@ -366,7 +366,6 @@ class Agent:
             "errors": self.source_errors,
             "agent_pid": os.getpid(),
             "engine_pid": self.engines.pid,
-            "engines": self.engines.status(),
             "leaving": self.enrolment.leaving,
             "pods": {
                 workload.key: {

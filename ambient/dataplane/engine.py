@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,8 @@ class Engine:
 
     def status(self) -> dict[str, object]:
         state = "serving" if self.serving else "draining" if self.drained else "waiting"
-        return {"pid": self.pid, "build": self.build, "state": state, "leaving": self.leaving}
+        started = datetime.datetime.fromtimestamp(self.start_at / 1e9, datetime.UTC).isoformat(timespec="seconds")
+        return {"pid": self.pid, "state": state, "leaving": self.leaving, "started": started, "build": self.build}
 
     async def _greet(self, worker: int) -> abi.Hello:
         link = Link(doors.path(self._run_dir, self.name, worker), self._heard, self._lost)

@@ -63,7 +63,7 @@ def upgrade(mesh: Mesh, node: str) -> tuple[int, int]:
 
 
 def states(mesh: Mesh, node: str) -> dict[int, str]:
-    return {each["pid"]: each["state"] for each in mesh.agent(node)["engines"]}
+    return {each["pid"]: each["state"] for each in mesh.agent(node, "engines")}
 
 
 @contextlib.contextmanager
@@ -208,7 +208,7 @@ def test_an_agent_with_another_engine_upgrades_it_and_the_next_one_goes_back(mes
     old = mesh.engine_pid("node2")
     with another_agent(mesh, "node2", other_build):
         new = eventually("its engine", lambda: (pid := mesh.engine_pid("node2")) != old and pid, within=10)
-        builds = {each["pid"]: each["build"].partition("+")[2] for each in mesh.agent("node2")["engines"]}
+        builds = {each["pid"]: each["build"].partition("+")[2] for each in mesh.agent("node2", "engines")}
         assert (builds[new], builds[old] == builds[new]) == ("anotherbuild", False)
         so_far(mesh, newcomers=RATE)
     eventually("the lab's engine", lambda: mesh.engine_pid("node2") not in (0, old, new), within=10)
