@@ -79,7 +79,8 @@ class Engine:
         self.links.append(link)
         self._hello[link] = asyncio.get_running_loop().create_future()
         try:
-            hello = await asyncio.wait_for(self._hello[link], HELLO_TIMEOUT)
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                hello = await self._hello[link]
         except TimeoutError:
             pid = link.peer_pid()
             raise process.EngineFailed(

@@ -171,7 +171,8 @@ class Engines:
         for link in links:
             link.send(Message(abi.Type.INVENTORY, body))
         try:
-            await asyncio.wait_for(rows.done.wait(), INVENTORY_TIMEOUT)
+            async with asyncio.timeout(INVENTORY_TIMEOUT):
+                await rows.done.wait()
         except TimeoutError:
             silent = sorted({engine.pid for engine in self._engines if not rows.waiting.isdisjoint(engine.links)})
             raise TimeoutError(f"engine {', '.join(map(str, silent))} does not answer: is it stopped?") from None
@@ -309,7 +310,8 @@ class Engines:
 async def _still_alive(pid: int) -> bool:
     """A dying engine closes its sockets a moment before its pid goes."""
     try:
-        await asyncio.wait_for(process.gone(pid), 1.0)
+        async with asyncio.timeout(1.0):
+            await process.gone(pid)
     except TimeoutError:
         return True
     return False

@@ -77,7 +77,8 @@ async def build(binary: Path) -> str:
     """What an engine of this binary says it is; equal texts, equal programs. Raises EngineFailed."""
     try:
         child = await asyncio.create_subprocess_exec(binary, "--version", stdout=subprocess.PIPE)
-        said, _ = await asyncio.wait_for(child.communicate(), _START_TIMEOUT)
+        async with asyncio.timeout(_START_TIMEOUT):
+            said, _ = await child.communicate()
         return said.decode().split()[1]  # ambient-engine BUILD (abi N)
     except (OSError, TimeoutError, ValueError, IndexError) as error:
         raise EngineFailed(f"{binary} --version said nothing of use: {error}") from error
@@ -107,7 +108,8 @@ async def _first_byte(fd: int) -> bool:
     arrived: asyncio.Future[None] = loop.create_future()
     loop.add_reader(fd, _settle, arrived)
     try:
-        await asyncio.wait_for(arrived, _START_TIMEOUT)
+        async with asyncio.timeout(_START_TIMEOUT):
+            await arrived
         return os.read(fd, 1) != b""
     except TimeoutError:
         return False
