@@ -50,6 +50,10 @@ def so_far(mesh: Mesh, *, newcomers: int = 0) -> Answer:
         "newcomers", lambda: (now := crowd.do("rush_so_far")).came >= first.came + newcomers and now, within=20
     )
     assert after.said > first.said or not newcomers
+    print(  # for docs/reliability.md
+        f"\nof {after.said} messages and {after.came} new connections: lost {after.lost}, failed {after.failed}; longest "
+        f"stall {max(first.stall, after.stall) * 1000:.0f} ms, slowest {max(first.slowest, after.slowest) * 1000:.0f} ms"
+    )
     return after
 
 
