@@ -98,14 +98,15 @@ def begin(to: str, ports: list[int], members: int, rate: int) -> dict[str, Any]:
     return _run(work())
 
 
-def so_far() -> dict[str, Any]:
-    """What there is to tell, and measuring of stalls starts anew."""
+def so_far(anew: bool = False) -> dict[str, Any]:
+    """What there is to tell. `anew`: measuring of the longest stall and the slowest newcomer begins again."""
 
     async def work() -> dict[str, Any]:
         rush = _rush
         found = {"said": rush.said, "lost": rush.lost, "came": rush.came, "failed": rush.failed}
         found |= {"stall": rush.stall, "slowest": rush.slowest}
-        rush.stall = rush.slowest = 0.0
+        if anew:
+            rush.stall = rush.slowest = 0.0
         return found
 
     return _run(work())
