@@ -57,6 +57,8 @@ class AgentSettings:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     metrics_port: int = 15020  # 0: an ephemeral one
     health_port: int = 15021  # 0: an ephemeral one
+    engine_binary: Path | None = None  # None: the one that was built with this agent
+    drain_timeout_s: int = 24 * 3600  # an engine that was replaced ends then: no tunnel outlives its certificate anyway
     engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone
     stash: int = 32  # sockets per pod and worker made ahead of need: so many come in while no agent is there
     certificate_hours: float = 24.0  # lifetime of workload certificates; renewed at half of it

@@ -85,7 +85,7 @@ struct amb_client_key {
 struct amb_client_value {
   struct amb_ip ip;
   __u32 port;
-  __u32 zero;
+  __u32 writer; /* pid of the engine: when it dies, its rows are void */
 };
 
 /* Why a program did what it did: the index into `counters`, and in lower case without AMB_ the metric's label.

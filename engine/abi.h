@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-  AMB_ABI = 2,            // a different number on the other side ends the attachment
+  AMB_ABI = 3,            // a different number on the other side ends the attachment
   AMB_PACKET_MAX = 65536, // bytes in one packet; both sides own a receive buffer of this size
   AMB_FDS_MAX = 64,       // descriptors in one packet (the kernel's SCM_MAX_FD is 253)
   AMB_CHOICES_MAX = 16,   // endpoints one answer may name; the agent samples where a service has more
@@ -20,7 +20,7 @@ enum {
 
 enum amb_type {
   // engine -> agent
-  AMB_HELLO = 1,    // struct amb_hello: first message of every attachment
+  AMB_HELLO = 1,    // struct amb_hello: first message of every attachment, and again when told to leave. tail: build
   AMB_ACCEPTED,     // struct amb_accepted: an app's connection waits for an ANSWER
   AMB_TUNNEL,       // struct amb_tunnel_q: TLS done, is this peer who we want? tail: peer's leaf certificate, DER
   AMB_REQUEST,      // struct amb_request: a CONNECT waits for an ANSWER. tail: "name\0value\0" of every header
@@ -49,6 +49,8 @@ enum amb_type {
   AMB_SEEN,          // struct amb_ref, id = how many ENDED of this attachment the agent has dealt with (ACKNOWLEDGES)
   AMB_CONTEXTS, // struct amb_contexts: the only ones still wanted, tail: their numbers. The rest is forgotten with its
                 // keys; tunnels made with it live on
+  AMB_DRAIN,    // struct amb_drain: another engine has the listening sockets. Accept nothing more, let the peers of
+                // tunnels open new ones elsewhere, carry what is open to its end; then exit. A LISTEN takes it back
 };
 
 enum amb_role { AMB_OUTBOUND = 1, AMB_INBOUND_TUNNEL = 2, AMB_INBOUND_PLAIN = 3 };
@@ -124,7 +126,9 @@ struct amb_pod_ref {
 
 struct amb_hello {
   uint32_t abi, worker, workers, pid;
-  uint64_t start_at; // the same for every worker; another number is another engine
+  uint64_t start_at;  // the same for every worker; another number is another engine
+  uint32_t leaving;   // 1: SIGTERM came. It goes on as before; an agent that has another engine says DRAIN
+  uint32_t build_len; // bytes of text in the tail: equal texts, equal programs
 };
 
 struct amb_accepted {
@@ -229,6 +233,10 @@ struct amb_cut {
   uint32_t reason, zero; // enum amb_reason for the records
 };
 
+struct amb_drain {
+  uint32_t timeout_s, zero; // what is still open after so long is cut; 0: nothing is
+};
+
 struct amb_inventory {
   uint64_t id;
   uint32_t answers, conns, listeners, zero; // which rows: 0 or 1
@@ -243,7 +251,8 @@ struct amb_client_key {
 };
 struct amb_client_value {
   uint8_t ip[16];
-  uint32_t port, zero;
+  uint32_t port;
+  uint32_t writer; // pid of the engine: when it dies, its rows are void
 };
 
 #endif

@@ -64,6 +64,12 @@ enum {
   STASH_MAX = 4096,       // ... and never more than this
   ACCEPT_PAUSE_MS = 100,  // after descriptors ran out altogether
   TICK_MS = 1000,         // certificates' expiry and what else has no event
+  // A peer told to open no more streams may have some on their way to us: so long they are taken. Round trips are
+  // shorter.
+  WARNING_MS = 1000,
+  LINGER_MS = 20, // a tunnel that is to be closed looks so often whether its last bytes have arrived
+  // An engine that was told to end keeps records so long for an agent that is away: longer than a restart takes.
+  RECORDS_PATIENCE_MS = 60000,
   WORKERS_MAX = 64,
 };
 

@@ -23,7 +23,7 @@
 static void on_dialled(struct dial *, enum amb_reason, int);
 static void on_again(struct later *);
 
-struct conn *conn_new(struct worker *w, uint64_t listener, uint32_t role) {
+struct conn *conn_new(struct worker *w, uint64_t listener, uint64_t pod_id, uint32_t role) {
   struct conn *c = calloc(1, sizeof *c);
   if (!c) return NULL;
   c->worker = w;
@@ -36,8 +36,7 @@ struct conn *conn_new(struct worker *w, uint64_t listener, uint32_t role) {
   c->dial = (struct dial){.worker = w, .source = &c->server.source, .done = on_dialled};
   DL_APPEND(w->conns, c);
   w->conn_count++;
-  struct listener *l = listener_find(w, listener);
-  struct pod *pod = l ? pod_find(w, l->pod) : NULL;
+  struct pod *pod = pod_find(w, pod_id);
   c->pod = pod ? pod->id : 0;
   if (pod) pod->conns++;
   return c;
@@ -86,7 +85,7 @@ void conn_ask(struct conn *c) {
 
 void conn_accept(struct listener *l, int fd, const struct amb_addr *from, const struct amb_addr *to) {
   struct worker *w = l->worker;
-  struct conn *c = conn_new(w, l->id, l->role);
+  struct conn *c = conn_new(w, l->id, l->pod, l->role);
   struct source lost = {.fd = fd};
   if (!c) return socket_reset(&lost);
   c->record.from = *from;

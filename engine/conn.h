@@ -78,8 +78,8 @@ struct conn {
   struct amb_addr tunnel_to;
 };
 
-struct conn *conn_new(struct worker *, uint64_t listener, uint32_t role); // NULL: out of memory
-void conn_ask(struct conn *);                                             // or take the remembered answer
+struct conn *conn_new(struct worker *, uint64_t listener, uint64_t pod, uint32_t role); // NULL: out of memory
+void conn_ask(struct conn *);                                                           // or take the remembered answer
 void conn_accept(struct listener *, int fd, const struct amb_addr *from, const struct amb_addr *to);
 struct conn *conn_begin_request(struct tunnel *, int32_t stream); // NULL: no room for it
 void conn_add_header(struct conn *, const char *name, size_t name_len, const char *value, size_t value_len);

@@ -51,6 +51,7 @@ void control_detach(struct worker *w, const char *why) {
   if (c->agent.fd < 0) return;
   if (why) fprintf(stderr, "ambient-engine: worker %u: the agent's attachment ended: %s\n", w->index, why);
   loop_close_source(&c->agent);
+  c->left_at = monotonic_ns();
   c->writable = false;
   while (c->parcels) parcel_drop(c, c->parcels);
 }

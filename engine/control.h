@@ -45,6 +45,7 @@ struct control {
   bool unread;       // packets were left in the socket
   bool ready;        // this agent sent its settings: it is asked, and told of endings
   bool acknowledges; // AMB_ACKNOWLEDGES of the settings of this attachment; assumed until they come
+  int64_t left_at;   // when the last agent left; CLOCK_MONOTONIC
   struct parcel *parcels;
   size_t parcels_bytes;
   struct question *questions; // all

@@ -29,7 +29,7 @@ static int show_client(struct dial *d, int fd, int family) {
   if (getsockname(fd, (struct sockaddr *)&s, &n)) return errno;
   own = address_of(&s);
   struct amb_client_key key = {.netns_cookie = d->from_pod, .port = own.port};
-  struct amb_client_value value = {.port = d->client.port};
+  struct amb_client_value value = {.port = d->client.port, .writer = (uint32_t)getpid()};
   memcpy(key.ip, own.ip, sizeof key.ip);
   memcpy(value.ip, d->client.ip, sizeof value.ip);
   union bpf_attr attr = {.map_fd = (uint32_t)d->worker->clients_map};

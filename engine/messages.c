@@ -6,6 +6,7 @@
 
 #include "answers.h"
 #include "conn.h"
+#include "leave.h"
 #include "listener.h"
 #include "report.h"
 #include "stash.h"
@@ -76,6 +77,8 @@ static const char *on_listen(struct worker *w, const struct message *m) {
     return "LISTEN with a descriptor that does not listen";
   struct listener *known = listener_find(w, l->listener);
   if (known && (known->role != l->role || known->pod != l->pod)) return "LISTEN changes a listener's role or pod";
+  if (w->leave.over) return NULL; // it will have noticed in a moment that this engine is gone
+  leave_take_back(w);
   return listener_introduce(w, l, take_fd(m, 0));
 }
 
@@ -91,6 +94,11 @@ static const char *on_leave(struct worker *w, const struct message *m) {
     pod_leave(pod);
   else // a repetition, or another engine was told of it
     report_pod(w, AMB_IDLE, ((const struct amb_ref *)m->body)->id, 0, 0);
+  return NULL;
+}
+
+static const char *on_drain(struct worker *w, const struct message *m) {
+  leave_drain(w, ((const struct amb_drain *)m->body)->timeout_s);
   return NULL;
 }
 
@@ -206,6 +214,7 @@ static const struct handler {
     [AMB_INVENTORY] = {on_inventory, sizeof(struct amb_inventory), 0},
     [AMB_SEEN] = {on_seen, sizeof(struct amb_ref), 0},
     [AMB_CONTEXTS] = {on_contexts, sizeof(struct amb_contexts), 0},
+    [AMB_DRAIN] = {on_drain, sizeof(struct amb_drain), 0},
 };
 
 bool message_known(uint16_t type, size_t *size, int *fds) {

@@ -122,6 +122,14 @@ void pool_opened(struct tunnel *t) {
   }
 }
 
+void pool_rejoin(struct tunnel *t) {
+  while (t->waiting) {
+    struct conn *c = t->waiting;
+    pool_leave(c);
+    conn_rejoin(c, AMB_END_TUNNEL_LOST, "the peer's proxy takes no more streams");
+  }
+}
+
 void pool_failed(struct tunnel *t, enum amb_reason reason, int error, const char *text) {
   while (t->waiting) {
     struct conn *c = t->waiting;

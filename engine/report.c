@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "answers.h"
+#include "build.h"
 #include "conn.h"
 #include "listener.h"
 #include "stash.h"
@@ -174,11 +175,17 @@ void report_drop_endings(struct worker *w) {
 
 // ---- attaching
 
-void report_attached(struct worker *w) {
-  struct control *c = &w->control;
+void report_hello(struct worker *w) {
   struct amb_hello hello = {.abi = AMB_ABI, .worker = w->index, .workers = w->workers, .start_at = w->start_at};
   hello.pid = (uint32_t)getpid();
-  post(w, AMB_HELLO, &hello, sizeof hello, NULL, 0, -1);
+  hello.leaving = w->leave.told;
+  hello.build_len = (uint32_t)strlen(engine_build);
+  post(w, AMB_HELLO, &hello, sizeof hello, engine_build, hello.build_len, -1);
+}
+
+void report_attached(struct worker *w) {
+  struct control *c = &w->control;
+  report_hello(w);
   if (!c->acknowledges)
     while (c->delivered) drop(c, &c->delivered, c->delivered);
   DL_CONCAT(c->delivered, c->endings); // what the former agent did not see, then what it was not told

@@ -29,6 +29,7 @@ void report_drop_endings(struct worker *);
 bool report_pod(struct worker *, enum amb_type, uint64_t pod, uint32_t have, uint32_t want);
 void report_dial_failed(struct worker *, const struct amb_dial_failed *);
 
+void report_hello(struct worker *);    // to the agent that is attached, if one is
 void report_attached(struct worker *); // HELLO, and all undelivered records again
 void report_inventory(struct worker *, const struct amb_inventory *);
 

@@ -20,7 +20,7 @@ static void on_late(struct timer *timer) {
 
 struct conn *conn_begin_request(struct tunnel *t, int32_t stream) {
   struct worker *w = t->worker;
-  struct conn *c = report_has_room(w) ? conn_new(w, t->listener, AMB_INBOUND_TUNNEL) : NULL;
+  struct conn *c = report_has_room(w) ? conn_new(w, t->listener, t->pod, AMB_INBOUND_TUNNEL) : NULL;
   if (!c) return NULL;
   c->record.from = t->from;
   c->tunnel_to = t->to;

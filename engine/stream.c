@@ -7,6 +7,7 @@
 #include "address.h"
 #include "answers.h"
 #include "conn.h"
+#include "pool.h"
 #include "relay.h"
 #include "tunnel.h"
 #include "worker.h"
@@ -63,7 +64,10 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
   struct tunnel *t = user;
   int32_t id = frame->hd.stream_id;
   tunnel_heard(t);
-  if (frame->hd.type == NGHTTP2_GOAWAY && !t->inbound) tunnel_drain(t);
+  if (frame->hd.type == NGHTTP2_GOAWAY && !t->inbound) {
+    tunnel_drain(t);
+    pool_rejoin(t);
+  }
   if (frame->hd.type == NGHTTP2_HEADERS && leg_of(session, id)) headers_complete(leg_of(session, id), frame);
   bool carries_end = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
   struct leg *leg = carries_end && frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? leg_of(session, id) : NULL;
@@ -317,6 +321,8 @@ bool stream_session_open(struct tunnel *t) {
   return !error && !nghttp2_submit_settings(t->http2, NGHTTP2_FLAG_NONE, settings, t->inbound ? 4 : 5) &&
          !nghttp2_session_set_local_window_size(t->http2, NGHTTP2_FLAG_NONE, 0, TUNNEL_WINDOW);
 }
+
+void stream_warn(struct tunnel *t) { nghttp2_submit_shutdown_notice(t->http2); }
 
 void stream_goaway(struct tunnel *t) {
   int32_t last = nghttp2_session_get_last_proc_stream_id(t->http2);

@@ -16,6 +16,7 @@ struct worker;
 bool stream_kit_open(struct worker *); // callbacks and options, shared by the worker's sessions
 void stream_kit_close(struct worker *);
 bool stream_session_open(struct tunnel *);
+void stream_warn(struct tunnel *);                                 // will soon take no more streams of the peer
 void stream_goaway(struct tunnel *);                               // takes no more streams of the peer
 ssize_t stream_collect(struct tunnel *, uint8_t *to, size_t room); // frames to send; 0: none; < 0: nghttp2's error
 uint32_t stream_limit(const struct tunnel *);                      // streams that may be open or wait

@@ -43,8 +43,9 @@ struct tunnel {
   struct later flush;
   enum tunnel_phase phase;
   bool inbound, reported;
-  bool draining; // no new streams; ends with the last one
-  bool heard;    // outbound: the peer spoke HTTP/2, so it accepted our certificate
+  bool draining;     // no new streams; ends with the last one
+  int64_t warned_at; // inbound: when the peer was asked to open its next tunnel; 0: not
+  bool heard;        // outbound: the peer spoke HTTP/2, so it accepted our certificate
   bool readable, hung_up, blocked;
   bool more; // a turn ended before its bytes did
   int socket_error;
@@ -87,6 +88,7 @@ void tunnel_answered(struct tunnel *, struct answer *);
 void tunnel_received(struct tunnel *, const uint8_t *, size_t); // plaintext of the peer
 void tunnel_heard(struct tunnel *);                             // the peer sent its first HTTP/2 frame
 void tunnel_mark(struct tunnel *);                              // it has something to send
+void tunnel_warn(struct tunnel *); // inbound: the peer is to open no more streams; those on their way are taken
 void tunnel_drain(struct tunnel *);
 void tunnel_idle(struct tunnel *); // if it is: close it after a while
 void tunnel_end(struct tunnel *, enum amb_reason, int error, const char *text);

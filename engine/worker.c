@@ -14,6 +14,7 @@
 
 #include "answers.h"
 #include "conn.h"
+#include "leave.h"
 #include "listener.h"
 #include "stash.h"
 #include "stream.h"
@@ -38,6 +39,11 @@ static void on_stop(struct source *source, uint32_t events) {
   container_of(source, struct worker, stop)->loop.stopping = true;
 }
 
+static void on_leave(struct source *source, uint32_t events) {
+  (void)events;
+  leave_told(container_of(source, struct worker, leave_source));
+}
+
 static void on_tick(struct timer *timer) {
   struct worker *w = container_of(timer, struct worker, tick);
   loop_arm(&w->loop, TIMER_PAUSE, timer, TICK_MS);
@@ -45,10 +51,12 @@ static void on_tick(struct timer *timer) {
   tunnels_expire(w, now);
   contexts_expire(w, now);
   pods_tick(w);
+  leave_tick(w);
   if (w->reserve < 0) w->reserve = fcntl(w->loop.epoll, F_DUPFD_CLOEXEC, 0); // -1 again: next second
 }
 
-struct worker *worker_open(uint32_t index, uint32_t workers, uint64_t start_at, int control_socket, int stop_fd) {
+struct worker *worker_open(uint32_t index, uint32_t workers, uint64_t start_at, int control_socket,
+                           struct wires wires) {
   struct worker *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   w->index = index;
@@ -61,9 +69,13 @@ struct worker *worker_open(uint32_t index, uint32_t workers, uint64_t start_at, 
     return NULL;
   }
   w->reserve = fcntl(w->loop.epoll, F_DUPFD_CLOEXEC, 0);
-  w->stop = (struct source){.fd = stop_fd, .ready = on_stop};
+  w->wires = wires;
+  w->stop = (struct source){.fd = wires.stop, .ready = on_stop};
+  w->leave_source = (struct source){.fd = wires.leave, .ready = on_leave};
   w->tick.fire = on_tick;
-  if (stop_fd >= 0) loop_watch(&w->loop, &w->stop, EPOLLIN);
+  if (wires.stop >= 0) loop_watch(&w->loop, &w->stop, EPOLLIN);
+  if (wires.leave >= 0)
+    loop_watch(&w->loop, &w->leave_source, EPOLLIN | EPOLLET); // once to each worker: nobody reads it
   control_open(w, control_socket);
   return w;
 }

@@ -11,6 +11,13 @@
 #include "bounds.h"
 #include "loop.h"
 
+// What the main thread and its workers tell each other: eventfds, -1 where there is none.
+struct wires {
+  int stop;     // readable: end at once
+  int leave;    // readable: SIGTERM came
+  int finished; // each worker adds one when it carries nothing any more and never will
+};
+
 struct worker {
   struct loop loop;
   struct pool pool;
@@ -30,18 +37,25 @@ struct worker {
   uint32_t conn_count;
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *option;
-  int clients_map;    // BPF map of the agent's, or -1
-  int reserve;        // a descriptor given up to refuse a connection when there is no other
-  struct source stop; // readable: leave
-  struct timer tick;  // every TICK_MS
+  int clients_map; // BPF map of the agent's, or -1
+  int reserve;     // a descriptor given up to refuse a connection when there is no other
+  struct wires wires;
+  struct source stop, leave_source; // of the wires
+  struct {
+    bool told;     // SIGTERM came
+    bool draining; // DRAIN came, and no LISTEN since
+    bool over;     // finished
+    int64_t until; // draining: then what is left is cut
+  } leave;
+  struct timer tick; // every TICK_MS
   uint64_t last_conn;
   uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };
 
-struct worker *worker_open(uint32_t index, uint32_t workers, uint64_t start_at, int control_socket, int stop_fd);
-void worker_run(struct worker *); // until stop_fd is readable
+struct worker *worker_open(uint32_t index, uint32_t workers, uint64_t start_at, int control_socket, struct wires);
+void worker_run(struct worker *); // until wires.stop is readable
 void worker_close(struct worker *);
 
 void worker_random(struct worker *, void *to, size_t n);

@@ -12,7 +12,7 @@ AMBIENT_ENGINE=build/ambient-engine-asan ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIO
   "${pytest[@]}" tests/engine --ignore tests/engine/test_sandbox.py
 echo "sanitized: TSan, where several workers live side by side"
 AMBIENT_ENGINE=build/ambient-engine-tsan TSAN_OPTIONS=halt_on_error=1 AMBIENT_NO_SKIP=1 \
-  "${pytest[@]}" tests/engine/test_{pair,bytes,crowd,remembered,agent_death,records}.py
+  "${pytest[@]}" tests/engine/test_{pair,bytes,crowd,remembered,agent_death,leaving,records}.py
 
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT

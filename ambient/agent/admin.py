@@ -25,6 +25,7 @@ class Admin:
             "services": self._services,
             "policies": self._policies,
             "certificates": self._certificates,
+            "engines": self._engines,
             "connections": self._connections,
             "explain": self._explain,
             "metrics": self._metrics,
@@ -59,6 +60,9 @@ class Admin:
 
     async def _certificates(self, _: dict[str, Any]) -> object:
         return self._agent.store.status()
+
+    async def _engines(self, _: dict[str, Any]) -> object:
+        return self._agent.engines.status()
 
     async def _connections(self, _: dict[str, Any]) -> object:
         return views.connections(await self._scrape.connections())

@@ -22,7 +22,8 @@ from ambient.capture.abi import Role
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.capture.netns import PodNetns
-from ambient.dataplane.engine import Engine, PodState
+from ambient.dataplane.desired import PodState
+from ambient.dataplane.engines import Engines
 from ambient.dataplane.pods import LocalPod, LocalPods, context_id
 from ambient.identity.store import CertificateStore
 from ambient.model.mesh import Identity, Workload
@@ -54,7 +55,7 @@ class Enrolment:
         node: str,
         cgroup: Path,
         capture: Capture,
-        engine: Engine,
+        engines: Engines,
         store: CertificateStore,
         pods: LocalPods,
         in_order: InOrder,
@@ -62,7 +63,7 @@ class Enrolment:
     ) -> None:
         """`given(uid)`: the pod's network namespace, where it is known without looking for its processes; not ours."""
         self._node, self._cgroup = node, cgroup
-        self._capture, self._engine, self._store, self._pods = capture, engine, store, pods
+        self._capture, self._engines, self._store, self._pods = capture, engines, store, pods
         self._in_order, self._given = in_order, given
         self._captured: dict[str, Captured] = {}  # by workload key
         self._wanted: frozenset[Identity] = frozenset()
@@ -168,7 +169,7 @@ class Enrolment:
     def _forget_keys(self) -> None:
         """An identity's key goes with its last pod; a pod that left may need it until its last connection is over."""
         captured = {captured.pod.identity for captured in self._captured.values()}
-        self._engine.keep_contexts(
+        self._engines.keep_contexts(
             frozenset(context_id(each) for each in self._wanted | captured) | frozenset(self._leaving.values())
         )
 
@@ -200,7 +201,7 @@ class Enrolment:
                 )
             )
         family = listeners[Role.OUTBOUND].family
-        self._engine.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
+        self._engines.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
         self._captured[workload.key] = Captured(pod, workload, space.inode & 0xFFFFFFFF, listeners)
 
     def _open(self, workload: Workload, known: Captured | None, pid: int | None) -> PodNetns:
@@ -227,7 +228,7 @@ class Enrolment:
         cookie = captured.pod.cookie
         await self._in_order(functools.partial(self._capture.leave, cookie))
         self._leaving[cookie] = context_id(captured.pod.identity)
-        self._engine.leave_pod(cookie)
+        self._engines.leave_pod(cookie)
         self._pods.remove(cookie)
         for sock in captured.listeners.values():
             sock.close()
@@ -244,7 +245,7 @@ class Enrolment:
                 return  # it may be one of those that could not be found just now: fail closed
             await self._in_order(functools.partial(self._capture.leave, cookie))
             self._leaving[cookie] = self._inherited_contexts.get(cookie, 0)
-            self._engine.leave_pod(cookie)
+            self._engines.leave_pod(cookie)
 
 
 def _same_capture(old: Workload, new: Workload) -> bool:

@@ -33,7 +33,8 @@ from ambient.capture import cgroups, host, netns
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
-from ambient.dataplane.engine import Engine, Superseded
+from ambient.dataplane.engine import Engine
+from ambient.dataplane.engines import Engines, Superseded
 from ambient.dataplane.pods import LocalPods, context_id
 from ambient.dataplane.proxy import Proxy
 from ambient.dataplane.wire import Message
@@ -72,6 +73,8 @@ class Agent:
         self._next: World | None = None
         self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
         self._stop = asyncio.Event()
+        self._binary = settings.engine_binary or process.BINARY
+        self._build = ""  # of the engines we start
         self._problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._tasks: set[asyncio.Task[None]] = set()
         self._inherited: list[Message] | None = []  # the inventory of an engine that outlived an agent; None: judged
@@ -97,17 +100,20 @@ class Agent:
             clock=time.monotonic,
             rng=random.Random(),
         )
-        self.engine = Engine(
+        self.engines = Engines(
             settings.run_dir,
             abi.Settings(**dataclasses.asdict(settings.engine), flags=FLAGS),
             bring=self._bring_engine,
+            is_wanted=lambda engine: not settings.own_engine or (not engine.leaving and engine.build == self._build),
             stash=settings.stash,
+            drain_timeout_s=settings.drain_timeout_s,
             make_sockets=lambda cookie, count: self.in_order(lambda: self.capture.make_sockets(cookie, count)),
             on_message=self.proxy.on_message,
             on_idle=lambda cookie: self._spawn("idle", self.enrolment.idle(cookie)),
-            on_started=self._engine_started,
+            on_joined=self._engine_joined,
+            on_gone=self._engine_gone,
         )
-        self.proxy.serve(self.engine)
+        self.proxy.serve(self.engines)
 
     @property
     def world(self) -> World:
@@ -116,22 +122,22 @@ class Agent:
 
     async def start(self) -> None:
         """Take the node over. Raises CaptureError or EngineFailed, with what to do."""
-        rows = await self.engine.attach()
+        if self.settings.own_engine:
+            self._build = await process.build(self._binary)
+        rows = await self.engines.attach()
         deadline = time.monotonic() + HANDOVER_S
         self.capture = await self.in_order(
             lambda: Capture.open(self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic()))
         )
-        await self._exempt_engine()
-        if rows.messages:
-            self.metrics.engine_started()  # by an earlier agent: what dies from now on is a restart
-        else:
-            await self.in_order(self.capture.clear_clients)
-        self.engine.set_clients_map(self.capture.clients_map_fd)
+        for pid in self.engines.pids:
+            await self._exempt(pid)
+        await self.in_order(lambda: self.capture.clear_clients(self.engines.pids))
+        self.engines.set_clients_map(self.capture.clients_map_fd)
         self.enrolment = Enrolment(
             self.settings.node,
             self.settings.cgroup,
             self.capture,
-            self.engine,
+            self.engines,
             self.store,
             self.pods,
             self.in_order,
@@ -161,7 +167,8 @@ class Agent:
             await self._until_one_ends(
                 {
                     "certificates": self.store.run(),
-                    "engine": self.engine.run(),
+                    "engines": self.engines.run(),
+                    "engines' doors": self.engines.watch(),
                     "source": self._watch(),
                     **self._upstream.jobs(),
                     "converge": self._converge(),
@@ -184,7 +191,7 @@ class Agent:
 
     def not_ready(self) -> list[str]:
         """What readiness waits for, by name."""
-        blockers = [] if self.engine.attached else ["engine"]
+        blockers = [] if self.engines.attached else ["engine"]
         if not self.revision:
             blockers.append("first-world")
         blockers += [f"capture: {problem}" for problem in self._problems.values()]
@@ -236,9 +243,9 @@ class Agent:
             self._listen()
             self._tell()
             try:
-                await self.engine.barrier()
-            except TimeoutError:  # not converged: what was sent waits in its socket, and is asked after again
-                log.error("engine %d does not answer: is it stopped?", self.engine.pid)  # noqa: TRY400 - as above
+                await self.engines.barrier()
+            except TimeoutError as error:  # not converged: what was sent waits in its socket, and is asked after again
+                log.error("%s", error)  # noqa: TRY400 - as above
                 self._changed.set()
                 continue
             async with self.converged:
@@ -289,7 +296,7 @@ class Agent:
             return
         self.proxy.inherit(self._inherited)
         self._inherited = None
-        self.engine.listen()
+        self.engines.listen()
 
     async def _tick(self) -> None:
         while True:
@@ -306,9 +313,9 @@ class Agent:
                 self._changed.set()
             asked = self.proxy.decisions.out_of_force()
             try:
-                rows = await self.engine.inventory(answers=True)
-            except TimeoutError:
-                log.error("engine %d does not answer: is it stopped?", self.engine.pid)  # noqa: TRY400 - as above
+                rows = await self.engines.inventory(answers=True)
+            except TimeoutError as error:
+                log.error("%s", error)  # noqa: TRY400 - as above
                 continue
             alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
             self.proxy.decisions.drop_unused(asked, alive)
@@ -324,27 +331,36 @@ class Agent:
         if settings.own_engine:
             own = config.own_cgroup(config.cgroup2_root())
             await process.start(
-                settings.run_dir, settings.engine_threads, process.cgroup_for_engine(own, settings.cgroup)
+                settings.run_dir,
+                settings.engine_threads,
+                process.cgroup_for_engine(own, settings.cgroup),
+                binary=self._binary,
             )
         else:
             await process.appear(settings.run_dir)
 
-    async def _exempt_engine(self) -> None:
-        """The engine's own dials are not captured; each one may have a cgroup of its own."""
+    async def _exempt(self, pid: int) -> None:
+        """An engine's own dials are not captured; each one may have a cgroup of its own."""
         tree = cgroups.root()
-        cgroup = await self.in_order(lambda: cgroups.of(self.engine.pid, tree))
+        cgroup = await self.in_order(lambda: cgroups.of(pid, tree))
         await self.in_order(lambda: self.capture.exempt(cgroup))
 
-    async def _engine_started(self) -> None:
-        """A new engine carries nothing yet: what its predecessor told apps about their clients is void."""
-        self.metrics.engine_started()
-        if self.revision:
-            await self._exempt_engine()
-            await self.in_order(self.capture.clear_clients)
+    async def _engine_joined(self, engine: Engine) -> None:
+        """Before it dials anything."""
+        try:
+            await self._exempt(engine.pid)
+        except CaptureError as error:  # it died meanwhile, or is not where engines belong
+            raise process.EngineFailed(f"what engine {engine.pid} dials would be captured: {error}") from error
+
+    async def _engine_gone(self, engine: Engine, left: frozenset[int]) -> None:
+        """What it told apps about their clients is void."""
+        if not engine.drained:
+            self.metrics.engine_died()
+        await self.in_order(lambda: self.capture.clear_clients(left))
 
     def _certificate(self, svid: Svid) -> None:
         expires = int(svid.not_after.timestamp() * 1e9)
-        self.engine.set_context(context_id(svid.identity), expires, svid.chain_pem, svid.key_pem, svid.roots_pem)
+        self.engines.set_context(context_id(svid.identity), expires, svid.chain_pem, svid.key_pem, svid.roots_pem)
         self.enrolment.certificate(svid.identity)
 
     def _spawn(self, name: str, job: Coroutine[Any, Any, None]) -> None:
@@ -367,7 +383,7 @@ class Agent:
             "blockers": self.not_ready(),
             "errors": self.source_errors,
             "agent_pid": os.getpid(),
-            "engine_pid": self.engine.pid,
+            "engine_pid": self.engines.pid,
             "leaving": self.enrolment.leaving,
             "pods": {
                 workload.key: {

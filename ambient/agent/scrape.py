@@ -38,15 +38,15 @@ class Scrape:
         return await self._agent.metrics.text()
 
     async def connections(self) -> list[tuple[Flow, Ending]]:
-        """Every connection the engine carries now, with its bytes so far."""
+        """Every connection the engines carry now, with its bytes so far."""
         agent = self._agent
-        rows = await agent.engine.inventory(conns=True)
+        inventory = await agent.engines.inventory(conns=True)
         found = []
-        for row in rows.messages:
+        for link, row in inventory.rows:
             if isinstance(row.body, abi.Conn):
                 decision = agent.proxy.decisions.get(row.body.answer)
                 flow = endings.flow_of(row.body, decision.flow if decision else None, None, agent.world, agent.pods)
-                found.append((flow, endings.ending(row.body, "", f"{agent.engine.start_at:x}")))
+                found.append((flow, endings.ending(row.body, "", link.engine)))
         return found
 
     async def metrics_page(self) -> Page:

@@ -118,4 +118,4 @@ class ClientKey(ctypes.Structure):
 
 
 class ClientValue(ctypes.Structure):
-    _fields_ = (("ip", Ip), ("port", ctypes.c_uint32), ("zero", ctypes.c_uint32))
+    _fields_ = (("ip", Ip), ("port", ctypes.c_uint32), ("writer", ctypes.c_uint32))

@@ -63,9 +63,10 @@ class Capture:
         """The `clients` map, for the engine to write."""
         return self._pins.maps["clients"].fd
 
-    def clear_clients(self) -> None:
-        """Drop every shown client: for when the engine that wrote them, and so their connections, is dead."""
-        self._tables.clear_clients()
+    def clear_clients(self, writers: frozenset[int]) -> None:
+        """Drop shown clients but those that one of these engines (by pid) wrote: others are dead, as are their
+        connections."""
+        self._tables.clear_clients(writers)
 
     def know_node(self, addresses: frozenset[IPAddress]) -> None:
         """What comes from these, the node's own, is left to pods' applications: probes are theirs to answer."""

@@ -109,9 +109,12 @@ class Tables:
         table.put(_u64(cgroup), _PRESENT)
         return True
 
-    def clear_clients(self) -> None:
-        for key in self._maps["clients"]:
-            self._maps["clients"].delete(key)
+    def clear_clients(self, writers: frozenset[int]) -> None:
+        table = self._maps["clients"]
+        for key in table:
+            row = table.get(key)
+            if row and abi.ClientValue.from_buffer_copy(row).writer not in writers:
+                table.delete(key)
 
     def count(self, reason: Reason) -> int:
         values = self._maps["counters"].get(bytes(ctypes.c_uint32(reason))) or b""

@@ -55,6 +55,14 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="Readiness, /healthz/ready.")
+@click.option("--engine-binary", type=FILE, help="The engine to start.  [default: the one built with this agent]")
+@click.option(
+    "--drain-timeout",
+    type=click.IntRange(0),
+    default=24 * 3600,
+    metavar="SECONDS",
+    help="How long an engine that was replaced carries what it has; then it is cut. 0: to its end.",
+)
 @click.option("--engine-threads", type=click.IntRange(1, 64), default=2, help="Workers of an engine this agent starts.")
 @click.option(
     "--certificate-hours",
@@ -95,6 +103,8 @@ def agent(
     outbound: str,
     metrics_port: int,
     health_port: int,
+    engine_binary: Path | None,
+    drain_timeout: int,
     engine_threads: int,
     certificate_hours: float,
     cni_bin_dir: Path | None,
@@ -133,6 +143,8 @@ def agent(
         mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),
         metrics_port=metrics_port,
         health_port=health_port,
+        engine_binary=engine_binary,
+        drain_timeout_s=drain_timeout,
         engine_threads=engine_threads,
         certificate_hours=certificate_hours,
         cni_dirs=_both(cni_bin_dir, cni_conf_dir),

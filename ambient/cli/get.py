@@ -19,6 +19,7 @@ COLUMNS = {
     "services": ("namespace", "name", "vips", "ports", "ready", "not_ready", "distribution"),
     "policies": ("kind", "namespace", "name", "scope", "selector", "does", "rules", "dry_run"),
     "certificates": ("node", "identity", "state", "not_after", "next_attempt", "serial", "trusts", "error"),
+    "engines": ("node", "pid", "state", "leaving", "started", "build"),
     "connections": (
         "node", "source", "source_address", "destination", "destination_address", "path", "bytes_sent",
         "bytes_received", "rule",
@@ -70,4 +71,5 @@ _command("workloads", own, COLUMNS["workloads"], "Pods: where they are, whether 
 _command("services", same, COLUMNS["services"], "Services and the pods behind them.")
 _command("policies", same, COLUMNS["policies"], "AuthorizationPolicies and PeerAuthentications.")
 _command("certificates", each, COLUMNS["certificates"], "Workload certificates that agents hold; never a key.")
+_command("engines", each, COLUMNS["engines"], "Engines: the one that takes what comes, and those it replaced.")
 _command("connections", each, COLUMNS["connections"], "Connections that are open now, and their bytes so far.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ambient.capture.abi import Role as Role  # the same numbers: a listener's role is the kernel's and the engine's
 
-ABI = 2
+ABI = 3
 PACKET_MAX = 65536
 FDS_MAX = 64
 CHOICES_MAX = 16
@@ -45,6 +45,7 @@ class Type(enum.IntEnum):
     INVENTORY = 75
     SEEN = 76
     CONTEXTS = 77
+    DRAIN = 78
 
 
 class Verdict(enum.IntEnum):
@@ -141,6 +142,8 @@ class Hello(Struct):
     workers: u32
     pid: u32
     start_at: u64
+    leaving: u32
+    build_len: u32
 
 
 @layout
@@ -296,6 +299,12 @@ class Cut(Struct):
 
 
 @layout
+class Drain(Struct):
+    timeout_s: u32
+    zero: u32
+
+
+@layout
 class Inventory(Struct):
     id: u64
     answers: u32
@@ -316,7 +325,7 @@ class ClientKey(Struct):
 class ClientValue(Struct):
     ip: bytes16
     port: u32
-    zero: u32
+    writer: u32
 
 
 # What each message of the engine carries before its tail.

@@ -36,6 +36,7 @@ class Link:
         """Connect to a worker's socket. Raises OSError when nobody listens there."""
         self.path = path
         self.worker = -1
+        self.engine = ""  # tells its connection numbers from another engine's
         self._on_messages = on_messages
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()

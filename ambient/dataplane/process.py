@@ -1,6 +1,6 @@
 """The engine as a process: find its binary, start it in a session and cgroup of its own, notice its death.
 
-The engine outlives the agent that started it; nothing here ends it except stop().
+The engine outlives the agent that started it; nothing here ends it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 from pathlib import Path
 
-import watchfiles
+from ambient.dataplane import doors
 
 BINARY = Path(__file__).parent.parent / "native" / "ambient-engine"
-LOOK_AGAIN_MS = 1_000  # for a socket that is there already and only begins to be listened on
 log = logging.getLogger(__name__)
 _START_TIMEOUT = 5.0  # seconds; it takes some 20 ms, a loaded machine ten times that
 
 
 class EngineFailed(Exception):
-    """The engine could not be started; the text says what was tried and what it said."""
+    """The engine could not be started, or not be spoken with; the text says what was tried and what it said."""
+
+
+class AnotherVersion(EngineFailed):
+    """Trying again will not help."""
 
 
 def cgroup_for_engine(agent_cgroup: Path, mesh_cgroup: Path) -> Path:
@@ -71,17 +73,28 @@ def _spawn(command: list[str], keep: int, cgroup: Path) -> subprocess.Popen[byte
     return child
 
 
+async def build(binary: Path) -> str:
+    """What an engine of this binary says it is; equal texts, equal programs. Raises EngineFailed."""
+    try:
+        child = await asyncio.create_subprocess_exec(binary, "--version", stdout=subprocess.PIPE)
+        async with asyncio.timeout(_START_TIMEOUT):
+            said, _ = await child.communicate()
+        return said.decode().split()[1]  # ambient-engine BUILD (abi N)
+    except (OSError, TimeoutError, ValueError, IndexError) as error:
+        raise EngineFailed(f"{binary} --version said nothing of use: {error}") from error
+
+
 async def appear(run_dir: Path) -> None:
     """Return when an engine that somebody else starts is there."""
     log.info("waiting for an engine in %s", run_dir)
-    changes = watchfiles.awatch(run_dir, watch_filter=None, rust_timeout=LOOK_AGAIN_MS, yield_on_timeout=True)
-    async with contextlib.aclosing(changes):
-        while not await asyncio.to_thread(_answers, run_dir / "engine.0.sock"):
-            await anext(changes)
+    async with contextlib.aclosing(doors.changes(run_dir)) as changes:
+        async for _ in changes:
+            for engine in doors.engines(run_dir):
+                if await asyncio.to_thread(_answers, doors.path(run_dir, engine, 0)):
+                    return
 
 
 def _answers(path: Path) -> bool:
-    """It binds the sockets of all its workers at once."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.connect(os.fspath(path))
@@ -95,7 +108,8 @@ async def _first_byte(fd: int) -> bool:
     arrived: asyncio.Future[None] = loop.create_future()
     loop.add_reader(fd, _settle, arrived)
     try:
-        await asyncio.wait_for(arrived, _START_TIMEOUT)
+        async with asyncio.timeout(_START_TIMEOUT):
+            await arrived
         return os.read(fd, 1) != b""
     except TimeoutError:
         return False
@@ -131,12 +145,3 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return
-
-
-async def stop(pid: int) -> None:
-    """End an engine, connections and all."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
-    await gone(pid)

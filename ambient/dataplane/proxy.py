@@ -50,10 +50,8 @@ class Observer(Protocol):
 
 
 class Sender(Protocol):
-    """The engine, as far as answers need it."""
+    """The engines, as far as answers need them."""
 
-    @property
-    def start_at(self) -> int: ...
     def send(self, *messages: Message) -> None: ...
     def restock(self, link: Link, cookie: int, want: int) -> None: ...
 
@@ -221,8 +219,7 @@ class Proxy:
             self._health.worked(*wire.read_addr(conn.dialled))
         note = self.decisions.take_note(conn.answer)
         flow = endings.flow_of(conn, decision.flow_of(conn.reason) if decision else None, note, self.world, self._pods)
-        engine = f"{self._engine.start_at:x}" if self._engine else ""
-        self._observer.ended(flow, endings.ending(conn, text, engine))
+        self._observer.ended(flow, endings.ending(conn, text, link.engine))
         link.seen()
 
     # Answers

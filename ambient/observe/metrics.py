@@ -59,7 +59,7 @@ class Metrics:
         self._traffic = Traffic()
         self._refused: dict[str, int] = {}
         self._dial_failures: dict[str, int] = {}
-        self._engine_starts = 0
+        self._engine_deaths = 0
         self._handshakes = Histogram("ambient_handshake_seconds", "TLS handshakes of tunnels, both directions")
         self._dials = Histogram("ambient_dial_seconds", "Connecting to an endpoint, until it or its proxy said yes")
         self._setups = Histogram("ambient_setup_seconds", "From accept until both sides of a connection could speak")
@@ -90,8 +90,9 @@ class Metrics:
         """An endpoint could not be reached; the connection may have succeeded with another."""
         self._dial_failures[reason] = self._dial_failures.get(reason, 0) + 1
 
-    def engine_started(self) -> None:
-        self._engine_starts += 1
+    def engine_died(self) -> None:
+        """One that served: not one that was replaced, and has finished."""
+        self._engine_deaths += 1
 
     async def text(self) -> str:
         """The exposition. Figures are gathered at once; writing thousands of them out does not hold up the loop."""
@@ -130,7 +131,7 @@ class Metrics:
             self.config_errors,
         )
         yield CounterMetricFamily(
-            "ambient_engine_restarts", "Engines started after the first", max(self._engine_starts - 1, 0)
+            "ambient_engine_restarts", "Engines that died while they served, and were replaced", self._engine_deaths
         )
         yield CounterMetricFamily("ambient_records_dropped", "Access records nobody took", ask.records_dropped())
         yield GaugeMetricFamily("ambient_ready", "1 when the agent is ready", int(ask.ready()))

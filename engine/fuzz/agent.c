@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!tls_start()) abort();
     started = true;
   }
-  struct worker *w = worker_open(0, 1, 1, -1, -1);
+  struct worker *w = worker_open(0, 1, 1, -1, (struct wires){-1, -1, -1});
   attach(w, &far_end);
   open_question(w, &client);
   while (size > 3 && w->control.agent.fd >= 0) {

@@ -72,7 +72,7 @@ static void keep_stash_full(struct worker *w) {
 static int request(struct worker *w, struct tunnel *t, struct answer *carry) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair)) abort();
-  struct conn *c = conn_new(w, LISTENER, AMB_OUTBOUND);
+  struct conn *c = conn_new(w, LISTENER, POD, AMB_OUTBOUND);
   if (!c || write(pair[1], "early", 5) != 5) abort();
   c->record.from = c->record.to = app_address;
   c->opener.source.fd = pair[0];
@@ -112,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (app < 0) start();
   if (!size) return 0;
   bool inbound = data[0] & 1;
-  struct worker *w = worker_open(0, 1, 1, -1, -1);
+  struct worker *w = worker_open(0, 1, 1, -1, (struct wires){-1, -1, -1});
   struct amb_pod pod = {.pod = POD, .stash_family = AF_INET, .stash_want = 4};
   if (!w || pod_introduce(w, &pod)) abort();
   keep_stash_full(w);

@@ -14,7 +14,7 @@ import pytest
 from ambient.agent import enrolment
 from ambient.agent.enrolment import Enrolment
 from ambient.capture.abi import Role
-from ambient.dataplane.engine import PodState
+from ambient.dataplane.desired import PodState
 from ambient.dataplane.pods import LocalPods, context_id
 from ambient.model.mesh import Identity, Workload, address
 from ambient.model.world import World

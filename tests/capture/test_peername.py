@@ -84,10 +84,14 @@ def test_the_same_addresses_in_another_pod_are_another_matter(
     assert app.receive()[0][0] == str(pod.v4)
 
 
-def test_clear_clients_forgets_all(capture: Capture) -> None:
+def test_clear_clients_forgets_all_but_what_living_engines_wrote(capture: Capture) -> None:
     clients = Map(os.dup(capture.clients_map_fd))
-    key = bytes(abi.ClientKey(1, abi.Ip.of(ip_address("10.0.0.1")), 1))
-    clients.put(key, bytes(abi.ClientValue(abi.Ip.of(ip_address("10.0.0.2")), 2)))
-    capture.clear_clients()
-    assert clients.get(key) is None
+    keys = {writer: bytes(abi.ClientKey(1, abi.Ip.of(ip_address("10.0.0.1")), writer)) for writer in (7, 8)}
+    for writer, key in keys.items():
+        clients.put(key, bytes(abi.ClientValue(abi.Ip.of(ip_address("10.0.0.2")), 2, writer)))
+    capture.clear_clients(frozenset({8}))
+    assert clients.get(keys[7]) is None
+    assert clients.get(keys[8]) is not None
+    capture.clear_clients(frozenset())
+    assert clients.get(keys[8]) is None
     clients.close()

@@ -23,6 +23,7 @@ CERTIFICATE = {
     "state": "valid",
     "not_after": "2026-01-02T00:00:00Z",
 }
+ENGINE = {"pid": 7, "state": "serving", "leaving": False, "started": "2026-01-01T00:00:00+00:00", "build": "1.0+abc"}
 
 
 def handlers(world: World, node: str) -> dict[str, Handler]:
@@ -39,6 +40,7 @@ def handlers(world: World, node: str) -> dict[str, Handler]:
         "services": lambda _: answer(views.services(world)),
         "policies": lambda _: answer(views.policies(world)),
         "certificates": lambda _: answer([CERTIFICATE]),
+        "engines": lambda _: answer([ENGINE]),
         "connections": lambda _: answer([]),
         "explain": lambda asked: asyncio.to_thread(explain.explain, world, asked["from"], asked["to"]),
     }

@@ -59,7 +59,8 @@ def test_what_all_agents_agree_on_is_shown_once(run: Run) -> None:
 
 @pytest.mark.usefixtures("lab")
 def test_what_belongs_to_an_agent_has_its_node(run: Run) -> None:
-    assert [row["node"] for row in rows(run("get", "certificates", "-o", "json"))] == ["a", "b"]
+    for noun in ("certificates", "engines"):
+        assert [row["node"] for row in rows(run("get", noun, "-o", "json"))] == ["a", "b"]
 
 
 @pytest.mark.usefixtures("lab")

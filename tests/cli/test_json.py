@@ -44,6 +44,7 @@ def place(places: Path) -> Iterator[Path]:
         (("get", "services"), 0),
         (("get", "policies"), 0),
         (("get", "certificates"), 0),
+        (("get", "engines"), 0),
         (("get", "connections"), 0),
         (("explain", "--from", "shop/client", "--to", "web:80"), 0),
         (("check", "-f", "{}/ok.yaml"), 0),

@@ -60,8 +60,4 @@ class Mesh:
         for found in self._cluster.get("deployments,daemonsets", "--namespace", NAMESPACE)["items"]:
             name = f"{found['kind'].lower()}/{found['metadata']['name']}"
             within = f"--timeout={ROLLED_OUT_S}s"
-            if found["spec"].get("updateStrategy", {}).get("type") == "OnDelete":  # nothing rolls
-                ready = f"--for=jsonpath={{.status.numberReady}}={len(self._cluster.nodes)}"
-                self._cluster.kubectl("--namespace", NAMESPACE, "wait", ready, within, name)
-                continue
             self._cluster.kubectl("--namespace", NAMESPACE, "rollout", "status", within, name)

@@ -35,6 +35,7 @@ STRUCTS = {
     "amb_choice": abi.Choice,
     "amb_answer": abi.Answer,
     "amb_cut": abi.Cut,
+    "amb_drain": abi.Drain,
     "amb_inventory": abi.Inventory,
     "amb_client_key": abi.ClientKey,
     "amb_client_value": abi.ClientValue,

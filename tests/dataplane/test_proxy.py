@@ -41,7 +41,7 @@ class Link:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
-        self.start_at = 0xABC
+        self.engine = "abc"
         self.acknowledged = 0
 
     def send(self, *messages: Message) -> None:

@@ -61,9 +61,9 @@ def head(kind: int, size: int, fds: int = 0) -> bytes:
         (head(99, 8), "type 99"),
         (head(abi.Type.ANSWER, 64) + bytes(56), "not one an engine sends"),
         (head(abi.Type.HELLO, 8), "HELLO says it has 8 bytes"),
-        (head(abi.Type.HELLO, 4096) + bytes(24), "HELLO says it has 4096 bytes, 32 are there"),
-        (head(abi.Type.HELLO, 33) + bytes(25), "HELLO says"),
-        (head(abi.Type.HELLO, 32, fds=1) + bytes(24), "announces 1 descriptors, 0 came"),
+        (head(abi.Type.HELLO, 4096) + bytes(32), "HELLO says it has 4096 bytes, 40 are there"),
+        (head(abi.Type.HELLO, 41) + bytes(33), "HELLO says"),
+        (head(abi.Type.HELLO, 40, fds=1) + bytes(32), "announces 1 descriptors, 0 came"),
     ],
     ids=["short", "unknown", "an agent's", "no body", "beyond the packet", "unaligned", "descriptor missing"],
 )

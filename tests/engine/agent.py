@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ambient.dataplane import abi, wire
 
-from . import pki, verdicts
+from . import pki, process, verdicts
 from .apps import PATIENCE
 
 _ANCILLARY = socket.CMSG_SPACE(abi.FDS_MAX * array.array("i").itemsize)
@@ -67,7 +67,7 @@ class Agent:
         for worker in range(workers):
             link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             link.settimeout(PATIENCE)
-            link.connect(os.fspath(run_dir / f"engine.{worker}.sock"))
+            link.connect(os.fspath(process.door(run_dir, worker)))
             self._links[worker] = link
             self._selector.register(link, selectors.EVENT_READ, worker)
         self._dying = False
@@ -141,6 +141,9 @@ class Agent:
         self.answers[number] = verdict
         self.send(wire.Message(abi.Type.ANSWER, body, tail), worker=question.worker)
         return number
+
+    def drain(self, timeout_s: int = 0) -> None:
+        self.send(wire.Message(abi.Type.DRAIN, abi.Drain(timeout_s=timeout_s)))
 
     def refer(self, kind: abi.Type, number: int) -> None:
         """FORGET, UNLISTEN or LEAVE something."""
@@ -223,7 +226,7 @@ class Agent:
         body, tail = message.body, message.tail
         match body:
             case abi.Hello():
-                assert not self.hello.get(worker), "two HELLOs"
+                assert worker not in self.hello or body.leaving, "two HELLOs"
                 self.hello[worker] = body
             case abi.TunnelQuestion():
                 return self._ask(verdicts.Question(message.type, worker, body, cert=tail[: body.cert_len]))

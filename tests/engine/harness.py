@@ -34,6 +34,7 @@ class Node:
         self.leaf = leaf
         self.choices: dict[int, Sequence[verdicts.Choice]] = {}
         self.stash = 32
+        self.leaves = False  # the engine is expected to end by itself
         self._settings = settings
         self._listeners: dict[int, tuple[socket.socket, abi.Role]] = {}
         self._numbers = itertools.count(4)
@@ -99,13 +100,26 @@ class Node:
         """Our copy of a listening socket."""
         return self._listeners[number][0]
 
+    def give_listeners(self, heir: Node) -> None:
+        """Another engine listens on the same sockets from now on, too; or this one again."""
+        for number, (sock, role) in self._listeners.items():
+            heir.choices[number] = self.choices[number]
+            if heir is not self:
+                heir._listeners[number] = sock.dup(), role
+            heir._introduce(heir.agent, number, sock, role)
+        heir.agent.inventory(listeners=False)
+
     def close(self) -> None:
-        """End the agent, then the engine; every record must have been about a connection of its own."""
+        """End the agent, then the engine (if it did not leave); every record must have been about a connection of its
+        own."""
         try:
             self.agent.close()
             ids = [(ended.worker, ended.body.id) for ended in self.agent.ended]
             assert len(ids) == len(set(ids)), "a connection was reported ended twice"
-            self.engine.stop()
+            if not self.leaves:
+                self.engine.stop()
+            elif self.engine.is_alive():
+                self.engine.await_end()
         finally:
             if self.engine.is_alive():
                 self.engine.kill()

@@ -34,6 +34,12 @@ def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) 
         pause.wait(0.01)
 
 
+def door(run_dir: pathlib.Path, worker: int) -> pathlib.Path:
+    """A worker's socket; the run directory has one engine."""
+    (path,) = run_dir.glob(f"engine-*.{worker}.sock")
+    return path
+
+
 class Engine:
     """A running engine; `max_fds`: its limit of descriptors.
 
@@ -118,10 +124,18 @@ class Engine:
     def stop(self) -> None:
         died = self._process.poll()
         assert died is None, f"the engine ended by itself with status {died}: {self.said()}"
+        self._process.send_signal(signal.SIGINT)
+        self.await_end()
+
+    def leave(self) -> None:
+        """SIGTERM."""
         self._process.terminate()
+
+    def await_end(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Return when it has ended by itself, in good order."""
         try:
-            status = self._process.wait(STOP_TIMEOUT)
+            status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError("the engine did not end on SIGTERM") from None
-        assert status in (0, -signal.SIGTERM), f"the engine ended with status {status}: {self.said()}"
+            raise AssertionError("the engine did not end") from None
+        assert status == 0, f"the engine ended with status {status}: {self.said()}"

@@ -46,6 +46,8 @@ def test_a_request_is_shown_with_the_port_it_was_forwarded_for(
         app.await_connected()
         assert only_entry(clients) == (harness.POD, app.peers[0], ("127.0.0.1", 4242))
         assert app.peers[0][0] == app.address[0], "the app sees its own pod's address"
+        ((_, value),) = clients.entries()
+        assert value.writer == far.engine.pid, "or nobody could tell a dead engine's rows from a living one's"
         client.send(stream, b"", end=True)
         client.until(lambda: stream.ended)
         far.agent.await_ended()

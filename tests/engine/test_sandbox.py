@@ -95,7 +95,7 @@ def test_it_lives_in_a_session_of_its_own(engine: process.Engine) -> None:
 
 def test_its_sockets_are_its_owners_alone(engine: process.Engine) -> None:
     for worker in range(2):
-        path = engine.run_dir / f"engine.{worker}.sock"
+        path = process.door(engine.run_dir, worker)
         assert path.stat().st_mode & 0o077 == 0
         assert path.stat().st_uid == 0, "whoever may write the socket of an agent is the agent"
 

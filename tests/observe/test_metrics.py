@@ -170,8 +170,7 @@ def test_what_the_agent_counts_itself_is_there_from_the_start_and_moves() -> Non
     assert ("ambient_engine_restarts_total", ()) in found
     assert value(found, "ambient_build_info") == 1
     metrics.config_errors = 2
-    metrics.engine_started()
-    metrics.engine_started()
+    metrics.engine_died()
     metrics.dial_failed("dial")
     found = scrape(metrics)
     assert value(found, "ambient_config_errors") == 2

@@ -17,6 +17,7 @@ from typing import Any
 
 import load
 import pattern
+import rush
 
 connections: dict[str, socket.socket] = {}
 jobs: dict[str, Job] = {}
@@ -260,6 +261,9 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "crowd_says": load.crowd_says,
     "crowd_leaves": load.crowd_leaves,
     "churn": load.churn,
+    "rush": rush.begin,
+    "rush_so_far": rush.so_far,
+    "rush_ends": rush.end,
 }
 
 
