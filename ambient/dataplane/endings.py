@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import replace
 
 from ambient.dataplane import abi, parties, wire
 from ambient.dataplane.decisions import Note
 from ambient.dataplane.pods import LocalPods, role_of
+from ambient.model.mesh import TUNNEL_PORT
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party, Path
 
@@ -67,9 +69,18 @@ def flow_of(conn: abi.Conn, flow: Flow | None, note: Note | None, world: World, 
         flow = _undecided(conn, world, pods)
         if note is not None:
             return replace(flow, rule=note.why, reason=note.reason)
+    if flow.reporter == "source" and flow.path == "tunnel" and conn.dialled.port not in (0, TUNNEL_PORT):
+        flow = _in_the_clear(flow)
     if flow.verdict == "allow" and reason in _REFUSALS:
         return replace(flow, verdict="deny", reason=reason.name.lower())
     return flow
+
+
+@functools.lru_cache(1024)  # one flow for all connections of a decision: see PerFlow
+def _in_the_clear(flow: Flow) -> Flow:
+    """Of a decision with choices inside and outside the mesh, where the connection took one outside."""
+    destination = replace(flow.destination, principal="")
+    return replace(flow, path="plaintext", security="unknown", destination=destination)
 
 
 def _undecided(conn: abi.Conn, world: World, pods: LocalPods) -> Flow:

@@ -274,6 +274,20 @@ def test_an_ended_connection_is_recorded_with_what_was_decided() -> None:
     assert (ending.connection, ending.sent, ending.received, ending.reason) == ("abc-3", 10, 20, "closed")
 
 
+@pytest.mark.parametrize(
+    ("port", "path", "security"), [(15008, "tunnel", "mutual_tls"), (8080, "plaintext", "unknown")]
+)
+def test_the_record_says_how_it_went_where_a_service_has_endpoints_inside_and_outside_the_mesh(
+    port: int, path: str, security: str
+) -> None:
+    setup = Setup(replace(a_pod("api", API_IP, "node-2", enrolled=False), labels={"app": "web"}))
+    answer = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
+    assert answer.choices == 2
+    setup.say(abi.Type.ENDED, abi.Conn(id=3, answer=answer.answer, dialled=wire.addr(API_IP, port), setup_ns=5), b"")
+    ((flow, _),) = setup.records.all
+    assert (flow.path, flow.security) == (path, security)
+
+
 def test_a_connection_nobody_answered_is_a_denial_that_says_so() -> None:
     setup = Setup()
     conn = abi.Conn(id=3, listener=listener_id(setup.cookie, OUTBOUND), reason=abi.Reason.NO_ANSWER)
