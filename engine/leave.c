@@ -17,9 +17,13 @@ void leave_told(struct worker *w) {
 }
 
 void leave_drain(struct worker *w, uint32_t timeout_s) {
-  if (w->leave.draining) return;
+  int64_t until = timeout_s ? monotonic_ns() + timeout_s * INT64_C(1000000000) : INT64_MAX;
+  if (w->leave.draining) { // told again: it may only have to hurry
+    if (until < w->leave.until) w->leave.until = until;
+    return;
+  }
   w->leave.draining = true;
-  w->leave.until = timeout_s ? monotonic_ns() + timeout_s * INT64_C(1000000000) : INT64_MAX;
+  w->leave.until = until;
   listeners_close(w);
   for (struct tunnel *t = w->tunnels; t; t = t->next) tunnel_warn(t);
 }

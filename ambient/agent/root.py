@@ -185,6 +185,8 @@ class Agent:
             for server in servers:
                 await server.close()
             await self.cni.close()
+            if self.cni.is_leaving:
+                await self.engines.end()
             self.journal.close()
             await self.in_order(self.capture.uninstall if self.cni.is_leaving else self.capture.close)
             self._capturing.shutdown()
@@ -196,6 +198,7 @@ class Agent:
     def not_ready(self) -> list[str]:
         """What readiness waits for, by name."""
         blockers = [] if self.engines.attached else ["engine"]
+        blockers += [f"engine {pid}: does not answer" for pid in self.engines.silent]
         if not self.revision:
             blockers.append("first-world")
         blockers += [f"capture: {problem}" for problem in self._problems.values()]
@@ -320,6 +323,7 @@ class Agent:
                 rows = await self.engines.inventory(answers=True)
             except TimeoutError as error:
                 log.error("%s", error)  # noqa: TRY400 - as above
+                self._changed.set()  # whoever waits for readiness is told when it answers again
                 continue
             alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
             self.proxy.decisions.drop_unused(asked, alive)

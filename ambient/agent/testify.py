@@ -43,7 +43,7 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
         )
     blockers = agent.not_ready()
     if live is None:
-        blockers.append(f"engine {agent.engine.pid} does not answer: is it stopped?")
+        blockers.append(f"engine {agent.engines.pid} does not answer: is it stopped?")
     return evidence.evidence(
         world,
         namespace,

@@ -7,6 +7,7 @@ It is given everything first; when it has shown that it works, the others drain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from ambient.dataplane.wire import Message
 log = logging.getLogger(__name__)
 
 INVENTORY_TIMEOUT = 10.0  # seconds; an engine answers within milliseconds, unless it is stopped
+LAST_S, GONE_S = 1, 5.0  # at the end of it all: how long they may carry on, and are waited for
 AGAIN_S, AGAIN_MOST_S = 1.0, 60.0  # what failed is tried again so soon, doubling
 
 
@@ -57,6 +59,7 @@ class Engines:
         `on_joined(engine)`: it came while we ran; awaited before it is given anything, and may raise EngineFailed.
         `on_gone(engine, pids)`: it died, or has finished; these are left.
         """
+        self.silent: list[int] = []  # pids of those that were asked in vain, and have not answered since
         self._run_dir, self._bring, self._is_wanted = run_dir, bring, is_wanted
         self._drain_timeout_s = drain_timeout_s
         self._on_message, self._on_idle, self._on_joined, self._on_gone = on_message, on_idle, on_joined, on_gone
@@ -157,6 +160,14 @@ class Engines:
             if not known.issuperset(doors.engines(self._run_dir)):
                 self._news.set()
 
+    async def end(self) -> None:
+        """The mesh is taken off this node: they leave, and what is left in them a moment later is cut."""
+        for engine in self._engines:
+            engine.drain(LAST_S)
+        with contextlib.suppress(TimeoutError):  # of one that is stopped
+            async with asyncio.timeout(GONE_S):
+                await asyncio.gather(*map(process.gone, self.pids))
+
     async def barrier(self) -> None:
         """Return when every worker has dealt with all that was sent so far."""
         await self.inventory()
@@ -174,10 +185,11 @@ class Engines:
             async with asyncio.timeout(INVENTORY_TIMEOUT):
                 await rows.done.wait()
         except TimeoutError:
-            silent = sorted({engine.pid for engine in self._engines if not rows.waiting.isdisjoint(engine.links)})
-            raise TimeoutError(f"engine {', '.join(map(str, silent))} does not answer: is it stopped?") from None
+            self.silent = sorted({engine.pid for engine in self._engines if not rows.waiting.isdisjoint(engine.links)})
+            raise TimeoutError(f"engine {', '.join(map(str, self.silent))} does not answer: is it stopped?") from None
         finally:
             self._inventories.end(number)
+        self.silent = []
         return rows
 
     def _links(self) -> list[Link]:

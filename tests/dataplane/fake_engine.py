@@ -17,6 +17,7 @@ class FakeEngine:
         self.name = f"engine-{number:016x}"
         self.told: list[tuple[abi.Type, bytes]] = []
         self.heard = asyncio.Event()
+        self.deaf = False  # it lists nothing when it is asked
         self._number, self._build, self._version, self._mute = number, build, version, mute
         self._process = subprocess.Popen(["sleep", "60"])
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -45,7 +46,7 @@ class FakeEngine:
         while packet := await asyncio.get_running_loop().sock_recv(agent, abi.PACKET_MAX):
             for kind, body in messages(packet):
                 self.told.append((kind, body))
-                if kind is abi.Type.INVENTORY:
+                if kind is abi.Type.INVENTORY and not self.deaf:
                     number = abi.Inventory.from_buffer_copy(body).id
                     await self.say(wire.Message(abi.Type.ROW_END, abi.Ref(id=number)))
             self.heard.set()

@@ -347,6 +347,39 @@ def test_an_agent_whose_attachment_a_living_engine_closes_was_superseded(tmp_pat
     story(tmp_path, tell)
 
 
+def test_an_engine_that_does_not_answer_is_named_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "INVENTORY_TIMEOUT", 0.05)
+
+    async def tell(node: Node) -> None:
+        fake = node.start(1)
+        await node.engines.attach()
+        fake.deaf = True
+        with pytest.raises(TimeoutError, match=f"engine {fake.pid} does not answer"):
+            await node.engines.inventory()
+        assert node.engines.silent == [fake.pid]
+        fake.deaf = False
+        await node.engines.inventory()
+        assert node.engines.silent == []
+
+    story(tmp_path, tell)
+
+
+def test_when_the_mesh_is_taken_off_every_engine_has_a_moment_left(tmp_path: Path) -> None:
+    async def tell(node: Node) -> None:
+        fakes = [node.start(1), node.start(2)]
+        await node.engines.attach()
+        ending = asyncio.create_task(node.engines.end())
+        for fake in fakes:
+            (raw,) = await fake.until(abi.Type.DRAIN)
+            assert abi.Drain.from_buffer_copy(raw).timeout_s == engines.LAST_S
+        assert not ending.done()
+        for fake in fakes:
+            await fake.die()
+        await ending
+
+    story(tmp_path, tell)
+
+
 def test_the_door_of_a_dead_engine_is_removed(tmp_path: Path) -> None:
     async def tell(node: Node) -> None:
         dead = node.start(1)

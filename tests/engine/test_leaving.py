@@ -169,6 +169,18 @@ def test_what_is_open_when_the_drain_timeout_passes_is_cut_and_recorded(far: har
         assert (record.reason, record.text) == (abi.Reason.CUT, "the drain timeout passed")
 
 
+def test_told_again_it_hurries(far: harness.Node) -> None:
+    with apps.App(apps.echo) as app, apps.connect(far.outbound(verdicts.Choice(app.address))) as client:
+        exchange(client)
+        drain(far)
+        exchange(client)
+        drain(far, timeout_s=1)
+        assert apps.is_reset(client)
+        far.engine.await_end()
+        (record,) = far.agent.ended
+        assert record.reason == abi.Reason.CUT
+
+
 def test_it_stays_until_its_records_were_seen(far: harness.Node) -> None:
     far.agent.settings(flags=abi.SettingsFlag.ACKNOWLEDGES)
     with apps.App(apps.echo) as app:
