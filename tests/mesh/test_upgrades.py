@@ -83,7 +83,8 @@ def another_agent(mesh: Mesh, node: str, binary: Path) -> Iterator[None]:
         yield
     finally:
         mesh.go_on()
-    assert second.wait(timeout=20) == 0
+        code = second.wait(timeout=20)
+    assert code == 0, "it leaves when the lab's next agent takes over"
     mesh.await_agent(node, second.pid)
 
 
