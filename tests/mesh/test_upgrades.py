@@ -172,7 +172,8 @@ def test_an_agent_killed_in_the_middle_finds_both_and_a_policy_cuts_in_both(mesh
     for node in NODES:
         dead = mesh.kill_agent(node)
         mesh.await_agent(node, dead)
-        assert states(mesh, node) == dict(zip(pairs[node], ("draining", "serving"), strict=True))
+        wanted = dict(zip(pairs[node], ("draining", "serving"), strict=True))
+        eventually("it knows both", lambda node=node, wanted=wanted: states(mesh, node) == wanted)  # type: ignore[misc]
         assert len(mesh.agent(node, "connections")) >= MEMBERS
     during = so_far(mesh, newcomers=RATE)
     assert (during.lost, during.failed) == ({}, {}), during
