@@ -70,7 +70,7 @@ class Engines:
         self._busy: dict[int, set[Link]] = {}  # pods that were told to leave: the workers that still serve them
         self._news = asyncio.Event()  # who is there, or what they are for, may have changed
         self._strangers: set[str] = set()  # engines we cannot speak with
-        self._renewed = (-AGAIN_MOST_S, 0.0)  # when another was last brought in the place of one; the pause after that
+        self._renew_at, self._pause = 0.0, AGAIN_S  # not before; and then not again for so long
 
     @property
     def attached(self) -> bool:
@@ -282,14 +282,14 @@ class Engines:
     async def _renew(self) -> None:
         """Bring another where the one that takes what comes is not what we want. It goes on meanwhile."""
         if self._is_wanted(choose(self._engines)):
+            self._pause = AGAIN_S
             return
         loop = asyncio.get_running_loop()
-        now, (last, pause) = loop.time(), self._renewed
-        if now < last + pause:
-            loop.call_at(last + pause, self._news.set)
+        if loop.time() < self._renew_at:
+            loop.call_at(self._renew_at, self._news.set)
             return
-        pause = min(max(AGAIN_S, pause * 2), AGAIN_MOST_S) if now < last + 2 * AGAIN_MOST_S else AGAIN_S
-        self._renewed = now, pause
+        pause = self._pause
+        self._renew_at, self._pause = loop.time() + pause, min(pause * 2, AGAIN_MOST_S)
         try:
             await self._bring()
         except process.EngineFailed as error:

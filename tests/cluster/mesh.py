@@ -11,6 +11,7 @@ import yaml
 
 from hack.kube import Cluster, ClusterError, layout
 from tests.cluster.manifests import AMBIENT_IMAGE, Manifest
+from tests.mesh.waiting import eventually
 
 NAMESPACE = "ambient-system"
 ROLLED_OUT_S = 120
@@ -59,5 +60,20 @@ class Mesh:
         """Return when every Deployment and DaemonSet of the mesh runs what it says."""
         for found in self._cluster.get("deployments,daemonsets", "--namespace", NAMESPACE)["items"]:
             name = f"{found['kind'].lower()}/{found['metadata']['name']}"
+            if found["metadata"]["name"] == "ambient-engine":
+                eventually("the engines are new", self._engines_are_new, within=ROLLED_OUT_S)
+                continue
             within = f"--timeout={ROLLED_OUT_S}s"
             self._cluster.kubectl("--namespace", NAMESPACE, "rollout", "status", within, name)
+
+    def _engines_are_new(self) -> bool:
+        """`rollout status` counts the oldest pod of a node, so it waits for old engines' last connections too."""
+        told = self._cluster.get("--namespace", NAMESPACE, "daemonset", "ambient-engine")
+        generation = told["metadata"]["annotations"]["deprecated.daemonset.template.generation"]
+        selector = f"app.kubernetes.io/name=ambient-engine,pod-template-generation={generation}"
+        pods = self._cluster.get("--namespace", NAMESPACE, "pods", "--selector", selector)["items"]
+        return sum(_is_ready(pod) for pod in pods) == len(self._cluster.nodes)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
