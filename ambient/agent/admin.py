@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ambient.agent.testify import testify
 from ambient.observe import explain, views
 from ambient.observe.admin import Handler, Refused
 
@@ -27,6 +28,7 @@ class Admin:
             "certificates": self._certificates,
             "connections": self._connections,
             "explain": self._explain,
+            "evidence": self._evidence,
             "metrics": self._metrics,
         }
 
@@ -65,6 +67,9 @@ class Admin:
 
     async def _explain(self, asked: dict[str, Any]) -> object:
         return explain.explain(self._agent.world, str(asked.get("from", "")), str(asked.get("to", "")))
+
+    async def _evidence(self, asked: dict[str, Any]) -> object:
+        return await testify(self._agent, self._scrape, str(asked.get("namespace", "")))
 
     async def _metrics(self, _: dict[str, Any]) -> object:
         return await self._scrape.text()

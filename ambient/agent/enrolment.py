@@ -96,6 +96,10 @@ class Enrolment:
         captured = self._captured.get(key)
         return captured.pod.cookie if captured is not None else None
 
+    def open(self, key: str) -> PodNetns:
+        """The network namespace in which a captured pod is; the caller closes it. Raises CaptureError."""
+        return netns.of_socket(self._captured[key].listeners[Role.OUTBOUND])
+
     @property
     def leaving(self) -> int:
         """How many pods are captured no more, and may have connections that were."""

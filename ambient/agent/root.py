@@ -26,6 +26,7 @@ from ambient.agent import upstream
 from ambient.agent.admin import Admin
 from ambient.agent.cni.parts import Cni
 from ambient.agent.enrolment import Enrolment
+from ambient.agent.knock import Knocks
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
 from ambient.agent.worlds import Worlds
@@ -46,6 +47,7 @@ from ambient.observe.admin import AdminServer
 from ambient.observe.http import HttpServer
 from ambient.observe.journal import Journal
 from ambient.observe.metrics import Metrics
+from ambient.observe.paths import Paths
 
 T = TypeVar("T")
 CANNOT_GO_ON = (CaUnusable, CaptureError, process.EngineFailed, OSError)  # their texts say what to do
@@ -82,6 +84,8 @@ class Agent:
         self.cni = Cni(settings)
         self.worlds = Worlds(settings.mesh, self.cni.sandboxes, self.cni.namespaces)
         self.metrics = Metrics()
+        self.paths = Paths()
+        self.knocks = Knocks()
         self.journal = Journal(sys.stdout.fileno())
         self.pods = LocalPods()
         self.store = CertificateStore(
@@ -92,7 +96,7 @@ class Agent:
         self.proxy = Proxy(
             self.world,
             self.pods,
-            Telemetry(self.journal, self.metrics),
+            Telemetry(self.journal, self.metrics, self.paths.ended, self.knocks.ended),
             first_id=time.time_ns(),
             clock=time.monotonic,
             rng=random.Random(),

@@ -17,12 +17,13 @@ __all__ = ["main"]
 
 class _Lazy(NamedTuple):
     where: str  # module:command
-    help: str  # one line, so that listing it imports nothing
+    help: str  # one line, so that listing it imports nothing; empty: hidden
 
 
 COMMANDS = {
     "agent": _Lazy("ambient.cli.agent:agent", "Run this node's agent."),
     "ca": _Lazy("ambient.cli.ca:ca", "The CA's roots, and the steps that replace one."),
+    "ask": _Lazy("ambient.cli.ask:ask", ""),
     "check": _Lazy("ambient.cli.check:check", "Check this machine, or manifests, before anything is changed."),
     "control": _Lazy("ambient.cli.control:control", "Run a replica of the control plane."),
     "explain": _Lazy("ambient.cli.explain:explain", "Say what would happen to a connection, and why."),
@@ -30,12 +31,13 @@ COMMANDS = {
     "lab": _Lazy("ambient.cli.lab:lab", "A cluster of network namespaces on this machine."),
     "uninstall": _Lazy("ambient.cli.uninstall:uninstall", "Take the mesh off this node."),
     "trace": _Lazy("ambient.cli.trace:trace", "Watch enrolled pods' TCP live, in words."),
+    "verify": _Lazy("ambient.cli.verify:verify", "Prove that mutual TLS is on for a namespace."),
 }
 
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return sorted(COMMANDS)
+        return sorted(name for name, command in COMMANDS.items() if command.help)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         found = COMMANDS.get(cmd_name)

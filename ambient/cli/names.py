@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def _change(text: str) -> None:
     cluster.change(text)
 
 
+def _namespace(text: str) -> None:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise ValueError(f"{text!r}: expected the name of a namespace")
+
+
 def _any(_: str) -> None:
     pass
 
@@ -101,6 +107,7 @@ def _targets(lab: Path) -> list[str]:
 
 LAB = Name("NAME", _lab, lambda _: labs())
 NODE = Name("NODE", _any, lambda lab: _objects(lab, "node"))
+NAMESPACE = Name("NAMESPACE", _namespace, lambda lab: _objects(lab, "namespace"))
 POD = Name("NAMESPACE/POD", _pod, lambda lab: _objects(lab, "pod"))
 LOG = Name(
     "NAMESPACE/POD|node/NAME",

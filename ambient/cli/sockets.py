@@ -1,9 +1,10 @@
-"""Which agents a command talks to: --socket, the lab's nodes, or this node's own. Opens nothing but directories."""
+"""Which agents a command talks to, and how they are asked: --socket, a lab's nodes, a cluster's, or this node's own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,24 +13,40 @@ import click
 from click.core import ParameterSource
 
 from ambient import config
-from ambient.cli import names
+from ambient.cli import kubectl, names
 from ambient.cli.errors import Failure, Lacking, Nobody, warn
 from ambient.observe import client
 
 NODE_SOCKET = Path("/run/ambient/admin.sock")
 DEADLINE_S = 10.0  # for one agent's answer: it takes milliseconds, seconds with a million connections
+CLUSTER = "ambient.cluster"  # in click's notes of a command
+AT_ONCE = 16  # agents that are asked at the same time
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     node: str  # "" where only the agent knows
-    socket: Path
+    socket: Path | kubectl.Pod
+
+    def call(self, verb: str, **args: str) -> Any:
+        """Raises client.Unreachable or client.Refused."""
+        if isinstance(self.socket, kubectl.Pod):
+            return client.result(self.socket.exchange(client.request(verb, **args), DEADLINE_S), self.socket.name)
+        return client.call(self.socket, verb, deadline_s=DEADLINE_S, **args)
 
 
 def options(command: F) -> F:
-    """`--node`, `--lab` and `--socket`."""
+    """`--node`, `--lab`, `--socket` and `--cluster`."""
     for option in (
+        click.option(
+            "--cluster",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_cluster,
+            is_eager=True,
+            help="The agents of the cluster that kubectl talks to; $AMBIENT_KUBECTL says how to call it.",
+        ),
         click.option("--socket", type=click.Path(path_type=Path), help="An agent's admin socket."),
         click.option(
             "--lab",
@@ -46,6 +63,10 @@ def options(command: F) -> F:
 
 def find(node: str | None, lab: str | None, socket: Path | None) -> list[Agent]:
     """At least one, sorted by node. Raises Failure, saying where was looked."""
+    if in_cluster():
+        if socket is not None or click.get_current_context().get_parameter_source("lab") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--cluster, --socket and --lab exclude each other")
+        return _chosen([Agent(pod.node, pod) for pod in kubectl.agents()], node, "the cluster")
     if socket is not None:
         if lab and click.get_current_context().get_parameter_source("lab") is ParameterSource.COMMANDLINE:
             raise click.UsageError("--socket and --lab exclude each other")
@@ -53,26 +74,42 @@ def find(node: str | None, lab: str | None, socket: Path | None) -> list[Agent]:
     if lab is None and NODE_SOCKET.exists():
         return [Agent(node or "", NODE_SOCKET)]
     found = _of_lab(_the_lab() if lab is None else lab)
-    if node is None:
-        return found
-    chosen = [agent for agent in found if agent.node == node]
+    return _chosen(found, node, "the lab")
+
+
+def _chosen(found: list[Agent], node: str | None, where: str) -> list[Agent]:
+    chosen = [agent for agent in found if node in (None, agent.node)]
     if not chosen:
         nodes = ", ".join(agent.node for agent in found)
-        raise Failure(f"there is no node {node!r} in the lab; its nodes are {nodes}")
+        raise Failure(f"there is no node {node!r} in {where}; its nodes are {nodes}")
     return chosen
+
+
+def in_cluster() -> bool:
+    """Whether --cluster was said to the command that runs."""
+    return bool(click.get_current_context().meta.get(CLUSTER, False))
+
+
+def _remember_cluster(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.meta[CLUSTER] = value
 
 
 def ask(agents: list[Agent], verb: str, **args: str) -> list[tuple[Agent, Any]]:
     """Everybody's answer. One who cannot be reached is warned of, and only when nobody can, it is a failure."""
-    answers: list[tuple[Agent, Any]] = []
-    lost: list[str] = []
-    for agent in agents:
+
+    def one(agent: Agent) -> Any:
         try:
-            answers.append((agent, client.call(agent.socket, verb, deadline_s=DEADLINE_S, **args)))
+            return agent.call(verb, **args)
         except client.Unreachable as error:
-            lost.append(str(error))
-        except client.Refused as error:
-            raise Failure(str(error)) from error
+            return error
+
+    try:
+        with ThreadPoolExecutor(min(len(agents), AT_ONCE)) as pool:
+            said = list(zip(agents, pool.map(one, agents), strict=True))
+    except client.Refused as error:
+        raise Failure(str(error)) from error
+    answers = [(agent, answer) for agent, answer in said if not isinstance(answer, client.Unreachable)]
+    lost = [str(answer) for _, answer in said if isinstance(answer, client.Unreachable)]
     if not answers:
         raise Nobody("; ".join(lost))
     for sentence in lost:
@@ -85,7 +122,7 @@ def ask_first(agents: list[Agent], verb: str, **args: str) -> tuple[Agent, Any]:
     lost: list[str] = []
     for agent in agents:
         try:
-            return agent, client.call(agent.socket, verb, deadline_s=DEADLINE_S, **args)
+            return agent, agent.call(verb, **args)
         except client.Unreachable as error:
             lost.append(str(error))
         except client.Refused as error:

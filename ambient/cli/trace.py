@@ -33,6 +33,8 @@ def trace(
     Needs root, bcc and kernel headers; compiles for the running kernel, in a process of its own. Times are seconds
     since boot.
     """
+    if sockets.in_cluster():
+        raise click.UsageError("trace watches the machine it runs on: run it on a node, without --cluster")
     if missing := trace_needs.missing():
         raise Lacking("ambient trace lacks " + "; and ".join(missing))
     known, addresses = _names(sockets.find(node, lab, socket), pod, node)

@@ -27,24 +27,35 @@ class Refused(Exception):
 
 def call(path: Path | str, verb: str, *, deadline_s: float = 30.0, **args: object) -> Any:
     """The verb's result. `deadline_s` is for the whole exchange. Raises Unreachable, NoAnswer or Refused."""
+    return result(exchange(path, request(verb, **args), repr(verb), deadline_s=deadline_s), str(path))
+
+
+def request(verb: str, **args: object) -> bytes:
+    return json.dumps({"verb": verb, **args}).encode() + b"\n"
+
+
+def exchange(path: Path | str, asked: bytes, what: str, *, deadline_s: float) -> bytes:
+    """One line there, one line back; `what`: it is called when it fails. Raises Unreachable or NoAnswer."""
     until = time.monotonic() + deadline_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(deadline_s)
         _connect(sock, str(path))
         try:
             with contextlib.suppress(BrokenPipeError):  # an agent that refuses a client answers and closes unasked
-                sock.sendall(json.dumps({"verb": verb, **args}).encode() + b"\n")
-            line = _read_line(sock, until)
+                sock.sendall(asked)
+            return _read_line(sock, until)
         except TimeoutError:
-            raise NoAnswer(
-                f"the agent at {path} did not answer {verb!r} within {deadline_s:g} s; see its log"
-            ) from None
+            raise NoAnswer(f"the agent at {path} did not answer {what} within {deadline_s:g} s; see its log") from None
         except OSError as error:
-            raise NoAnswer(f"the agent at {path} went away during {verb!r} ({error}); see its log") from error
+            raise NoAnswer(f"the agent at {path} went away during {what} ({error}); see its log") from error
+
+
+def result(line: bytes, where: str) -> Any:
+    """What the answer says. Raises NoAnswer for what no agent says, Refused for an agent's no."""
     try:
         answer = json.loads(line)
     except ValueError as error:
-        raise NoAnswer(f"what listens at {path} is no Ambient agent: it answered {line[:60]!r}") from error
+        raise NoAnswer(f"what answers at {where} is no Ambient agent: it said {line[:60]!r}") from error
     if "error" in answer:
         raise Refused(str(answer["error"]))
     return answer["ok"]

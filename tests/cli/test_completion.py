@@ -46,6 +46,7 @@ def offered(*words: str) -> list[str]:
         pytest.param(("explain", "--from", "shop/"), ["shop/client", "shop/web"], id="where from"),
         pytest.param(("explain", "--to", ""), ["web:"], id="where to"),
         pytest.param(("trace", "--pod", "b"), ["bank/teller"], id="a pod to watch"),
+        pytest.param(("verify", ""), ["shop"], id="a namespace to prove"),
         pytest.param(("lab", "logs", "n"), ["node/node1", "node/node2"], id="logs"),
         pytest.param(("lab", "label", "ns/"), ["ns/shop"], id="a namespace to label"),
         pytest.param(("lab", "label", "pod/shop/"), ["pod/shop/client", "pod/shop/web"], id="a pod to label"),

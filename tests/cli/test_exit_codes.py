@@ -92,6 +92,10 @@ WRONG_USAGE = [
     ("lab", "demo", "--lab", "A"),
     ("trace", "--for", "-1"),
     ("trace", "--pod", "client"),
+    ("trace", "--cluster"),
+    ("verify",),
+    ("verify", "shop/web"),
+    ("verify", "shop", "--cluster", "--socket", "x"),
 ]
 
 
@@ -127,6 +131,7 @@ def test_what_does_not_work_is_1_and_prints_nothing(command: tuple[str, ...], he
         ("explain", "--from", "shop/none", "--to", "web:80"),
         ("explain", "--from", "shop/web", "--to", "none:80"),
         ("get", "workloads", "--lab", "one", "--node", "none"),
+        ("verify", "shop", "--lab", "one", "--node", "none"),
     ],
     ids=" ".join,
 )
@@ -149,6 +154,8 @@ NOBODY = [
     ("lab", "label", "ns/shop", "a=b", "--lab", NOWHERE),
     ("lab", "logs", "shop/client", "--lab", NOWHERE),
     ("lab", "status", "--lab", NOWHERE),
+    ("verify", "shop"),
+    ("verify", "shop", "--lab", NOWHERE),
 ]
 
 

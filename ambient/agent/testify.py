@@ -1,0 +1,80 @@
+"""What this agent can say for `ambient verify`: gathers from kernel, engine and store; observe.evidence words it.
+
+Changes nothing, but plaintext connections to this node's pods are tried where they must be refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ambient.capture import established, netns
+from ambient.capture.errors import CaptureError
+from ambient.model.mesh import IPAddress, Workload
+from ambient.observe import evidence
+from ambient.observe.records import Flow
+
+if TYPE_CHECKING:
+    from ambient.agent.root import Agent
+    from ambient.agent.scrape import Scrape
+
+
+ENGINE_S = 4.0  # for a list that takes milliseconds: whoever asks waits 10 s at most
+
+
+async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
+    world = agent.world
+    mine = [pod for pod in world.workloads_in(namespace) if pod.node == agent.settings.node]
+    captured = [pod for pod in mine if agent.enrolment.is_captured(pod.key)]
+    certificates = {str(row["identity"]): row for row in agent.store.status()}
+    doors = {pod.key: (pod.addresses[0], port) for pod in captured if (port := evidence.port_to_try(world, pod))}
+    knocks, live = await asyncio.gather(agent.knocks.at(doors), _live(scrape))
+    seen = {}
+    for pod in mine:
+        identity = str(pod.identity(world.mesh.trust_domain))
+        seen[pod.key] = evidence.Seen(
+            state=agent.enrolment.state(pod.key),
+            certificate=certificates.get(identity) if pod in captured else None,
+            knock=knocks.get(pod.key),
+            clear=await _in_the_clear(agent, pod) if pod in captured else (),
+        )
+    blockers = agent.not_ready()
+    if live is None:
+        blockers.append(f"engine {agent.engine.pid} does not answer: is it stopped?")
+    return evidence.evidence(
+        world,
+        namespace,
+        evidence.Witness(
+            node=agent.settings.node,
+            host=frozenset(agent.proxy.host),
+            blockers=blockers,
+            errors=agent.source_errors,
+            paths=agent.paths.of(namespace, live or ()),
+            seen=seen,
+        ),
+    )
+
+
+async def _live(scrape: Scrape) -> list[Flow] | None:
+    try:
+        async with asyncio.timeout(ENGINE_S):
+            return [flow for flow, _ in await scrape.connections()]
+    except TimeoutError:
+        return None
+
+
+async def _in_the_clear(agent: Agent, pod: Workload) -> tuple[tuple[bool, int, IPAddress, int], ...] | None:
+    try:
+        space = agent.enrolment.open(pod.key)
+    except (CaptureError, KeyError):  # it left meanwhile, perhaps
+        return None
+    with contextlib.closing(space):
+        found = await agent.in_order(functools.partial(_look, space, pod.addresses))
+    return tuple((each.inbound, each.local_port, each.remote, each.remote_port) for each in found)
+
+
+def _look(space: netns.PodNetns, own: Collection[IPAddress]) -> list[established.Clear]:
+    return established.in_the_clear(netns.run(space.fd, established.here), own)

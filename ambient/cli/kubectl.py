@@ -1,0 +1,92 @@
+"""A cluster's agents, reached as its admin reaches pods: through kubectl, with the user's own kubeconfig and rights.
+
+Agents listen to root of their node only, so somebody has to ask from within: `ambient ask`, in the agent's container.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ambient.cli.errors import Lacking, Nobody
+from ambient.observe import client
+
+ENV = "AMBIENT_KUBECTL"  # another program, or options for it: "kubectl --context prod"
+NAMESPACE = "ambient-system"
+SELECTOR = "app.kubernetes.io/name=ambient-agent"
+CONTAINER = "agent"
+SLACK_S = 10.0  # beyond the agent's own deadline: kubectl's start, the API server, a Python in the pod
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """An agent's."""
+
+    name: str
+    node: str
+
+    def exchange(self, asked: bytes, deadline_s: float) -> bytes:
+        """One line there, one line back. Raises client.Unreachable."""
+        place = ["--namespace", NAMESPACE, "exec", "--stdin", self.name, "--container", CONTAINER, "--"]
+        try:
+            done = _run([*place, "ambient", "ask"], asked, deadline_s + SLACK_S)
+        except subprocess.TimeoutExpired:
+            raise client.NoAnswer(f"pod {self.name} on node {self.node} did not answer in time") from None
+        if done.returncode:
+            why = done.stderr.decode(errors="replace").strip()
+            raise client.Unreachable(f"the agent in pod {self.name} on node {self.node} cannot be asked: {why}")
+        return done.stdout
+
+
+def agents() -> list[Pod]:
+    """The pods of the DaemonSet, sorted by node; at least one."""
+    found = _get("pods", "--namespace", NAMESPACE, "--selector", SELECTOR)
+    pods = [
+        Pod(item["metadata"]["name"], item["spec"].get("nodeName", ""))
+        for item in found
+        if item["status"].get("phase") == "Running" and "deletionTimestamp" not in item["metadata"]
+    ]
+    if not pods:
+        raise Nobody(f"no pod {SELECTOR} runs in namespace {NAMESPACE}: see docs/install.md")
+    return sorted(pods, key=lambda pod: (pod.node, pod.name))
+
+
+def pods_of(namespace: str) -> frozenset[str]:
+    """The namespace's pods that are not over, as the API server knows them: namespace/name."""
+    return frozenset(
+        f"{namespace}/{item['metadata']['name']}"
+        for item in _get("pods", "--namespace", namespace)
+        if item["status"].get("phase") not in ("Succeeded", "Failed")
+    )
+
+
+def _get(*what: str) -> list[dict[str, Any]]:
+    try:
+        done = _run(["get", "--output", "json", *what], b"", SLACK_S)
+    except subprocess.TimeoutExpired:
+        raise Nobody(f"the API server did not answer `kubectl get {shlex.join(what)}` within {SLACK_S:g} s") from None
+    if done.returncode:
+        raise Nobody(f"`kubectl get {shlex.join(what)}` failed: {done.stderr.decode(errors='replace').strip()}")
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return items
+
+
+def _run(arguments: Sequence[str], asked: bytes, deadline_s: float) -> subprocess.CompletedProcess[bytes]:
+    command = _command()
+    try:
+        return subprocess.run([*command, *arguments], input=asked, capture_output=True, timeout=deadline_s, check=False)
+    except OSError as error:
+        raise Lacking(
+            f"cannot run {command[0]}: {error.strerror}; install kubectl, or say in ${ENV} what it is"
+        ) from None
+
+
+@functools.cache
+def _command() -> list[str]:
+    return shlex.split(os.environ.get(ENV, "")) or ["kubectl"]

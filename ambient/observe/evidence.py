@@ -1,0 +1,135 @@
+"""What one agent can testify about a namespace: facts, for `ambient verify`. Pure; what they prove is not judged here.
+
+Every agent knows which pods there are; of its own node's pods it says what the kernel, the engine and the certificate
+store say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ambient.model import policy
+from ambient.model.mesh import IPAddress, MtlsMode, OutboundMode, Workload
+from ambient.model.tables import endpoints_of
+from ambient.model.world import World
+
+Row = dict[str, object]
+NOBODYS_PORT = 9  # discard: what is asked of a port that no app has
+ANY_PORT = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was looked at for one pod of the agent's own node."""
+
+    state: str  # "captured", or why not
+    certificate: Mapping[str, object] | None  # the store's row
+    knock: Mapping[str, object] | None = None  # what a plaintext connection met, where one was tried
+    # Connections outside tunnels: inbound, own port, the other end's address and port. None: nobody could look.
+    clear: tuple[tuple[bool, int, IPAddress, int], ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    node: str
+    host: frozenset[IPAddress] = frozenset()  # the node's own addresses, gateways of pod networks included
+    blockers: Iterable[str] = ()  # what the agent is not ready for
+    errors: Iterable[str] = ()  # of the configuration: while there are any, an older one is in force
+    paths: Iterable[Row] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)  # by workload key
+
+
+def evidence(world: World, namespace: str, agent: Witness) -> Row:
+    """The namespace's pods, sorted by name, and what is said of all of them."""
+    known = world.namespaces.get(namespace)
+    return {
+        "node": agent.node,
+        "namespace": namespace,
+        "known": known is not None or bool(world.workloads_in(namespace)),
+        "egress": "allowed" if _egress(world, namespace) else "refused",
+        "blockers": list(agent.blockers),
+        "errors": list(agent.errors),
+        "pods": [_pod(world, pod, agent.seen.get(pod.key), agent.host) for pod in world.workloads_in(namespace)],
+        "paths": list(agent.paths),
+    }
+
+
+def _egress(world: World, namespace: str) -> bool:
+    """May its pods send plaintext anywhere?"""
+    known = world.namespaces.get(namespace)
+    outbound = (known.outbound if known else None) or world.mesh.outbound
+    return known is None or not known.require_mtls or outbound is not OutboundMode.REGISTRY_ONLY
+
+
+def _pod(world: World, pod: Workload, seen: Seen | None, host: frozenset[IPAddress]) -> Row:
+    capture = pod.capture
+    outbound = [*map(str, sorted(capture.exclude_outbound_ports)), *map(str, capture.exclude_outbound_cidrs)]
+    row: Row = {
+        "pod": pod.key,
+        "node": pod.node,
+        "addresses": [str(ip) for ip in pod.addresses],
+        "enrolled": pod.enrolled,
+        "host_network": pod.host_network,
+        "identity": str(pod.identity(world.mesh.trust_domain)) if pod.enrolled else "",
+        "modes": modes(world, pod),
+        "exclude_inbound": sorted(capture.exclude_inbound_ports),
+        "exclude_outbound": outbound,
+        "probe_ports": sorted(pod.probe_ports),
+    }
+    if seen is not None:
+        row |= {
+            "state": seen.state,
+            "certificate": dict(seen.certificate) if seen.certificate else None,
+            "knock": dict(seen.knock) if seen.knock else None,
+            "clear": None if seen.clear is None else [_clear(world, pod, host, *each) for each in seen.clear],
+        }
+    return row
+
+
+def modes(world: World, pod: Workload) -> list[Row]:
+    """The mTLS mode of the pod (port 0: every port not named), then of the ports that have their own."""
+    own = policy.workload_peer_authentication(world, pod)
+    ports = [ANY_PORT, *sorted(own.port_modes if own else ())]
+    rows: list[Row] = []
+    for port in ports:
+        mode, said_by = policy.mtls_mode(world, pod, port)
+        rows.append({"port": port, "mode": mode.value, "said_by": said_by})
+    return rows
+
+
+def port_to_try(world: World, pod: Workload) -> int | None:
+    """Where plaintext is to be refused, and a connection in the clear can show it; None where it may be let in.
+
+    A port of the app if there is one on which the pod's node is nobody special, else one that no app has.
+    """
+    if not pod.enrolled or pod.host_network or not pod.addresses:
+        return None
+    apps = set(pod.ports.values())
+    for service in world.services_of(pod):
+        apps.update(*(endpoint.ports.values() for endpoint in endpoints_of(service, pod)))
+    special = pod.probe_ports | pod.capture.exclude_inbound_ports
+    for port in (*sorted(apps), NOBODYS_PORT):
+        if port not in special and policy.mtls_mode(world, pod, port)[0] is MtlsMode.STRICT:
+            return port
+    return None
+
+
+def _clear(
+    world: World, pod: Workload, host: frozenset[IPAddress], inbound: bool, port: int, ip: IPAddress, remote_port: int
+) -> Row:
+    """`kind`: "mesh" (a tunnel is possible), "probe" (of the pod's node), or "outside"."""
+    other = world.workload_at(ip)
+    node = world.node_at(ip)
+    own_node = ip in host or (node is not None and node.name == pod.node)
+    kind = "mesh" if other is not None and other.tunnelled else "outside"
+    if inbound and own_node and port in pod.probe_ports:
+        kind = "probe"
+    who = other.key if other else f"Node {node.name}" if node else ""
+    at = f"{ip}:{remote_port}" if ip.version == 4 else f"[{ip}]:{remote_port}"
+    return {
+        "direction": "in" if inbound else "out",
+        "port": port if inbound else remote_port,
+        "peer": f"{who} {at}" if who else at,
+        "kind": kind,
+    }
