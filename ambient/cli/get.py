@@ -68,6 +68,6 @@ def _command(noun: str, merge: Callable[[Answers, str | None], list[Row]], colum
 
 _command("workloads", own, COLUMNS["workloads"], "Pods: where they are, whether they are enrolled, who they are.")
 _command("services", same, COLUMNS["services"], "Services and the pods behind them.")
-_command("policies", same, COLUMNS["policies"], "AuthorizationPolicies and PeerAuthentications.")
+_command("policies", same, COLUMNS["policies"], "AuthorizationPolicies, PeerAuthentications and TrafficPolicies.")
 _command("certificates", each, COLUMNS["certificates"], "Workload certificates that agents hold; never a key.")
 _command("connections", each, COLUMNS["connections"], "Connections that are open now, and their bytes so far.")

@@ -15,7 +15,7 @@ from ambient.model.world import World
 from ambient.sources.errors import BadManifest, Note
 
 F = TypeVar("F", bound=Callable[..., Any])
-COUNTED = ("nodes", "namespaces", "workloads", "services", "policies", "peer_authentications")
+COUNTED = ("nodes", "namespaces", "workloads", "services", "policies", "peer_authentications", "traffic_policies")
 READABLE = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 

@@ -12,7 +12,10 @@ from ambient.sources.reading import Spot, hint
 Manifest = Mapping[str, Any]
 CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
 # In the order they are published: a policy is known before the pod it guards.
-KINDS = ("Namespace", "Node", "ServiceAccount", "PeerAuthentication", "AuthorizationPolicy", "Pod", "Service")
+KINDS = (
+    "Namespace", "Node", "ServiceAccount", "PeerAuthentication", "AuthorizationPolicy", "TrafficPolicy", "Pod",
+    "Service",
+)  # fmt: skip
 LABEL = "a DNS label: at most 63 lower-case letters, digits and dashes"  # also part of a host's name
 SUBDOMAIN = "at most 63 lower-case letters, digits, dashes and dots"
 NODE = "at most 40 lower-case letters, digits, dashes and dots (it is part of the paths of sockets)"

@@ -137,6 +137,7 @@ SPECS: Mapping[str, Shape] = {
         ("AuthorizationPolicy", "PeerAuthentication"),
         Shape(played={**OUTSIDE, "apiVersion": only(*manifests.SECURITY), "spec": anything}, moot=REPORTED),
     ),
+    "TrafficPolicy": Shape(played={**OUTSIDE, "apiVersion": only(manifests.OWN), "spec": anything}, moot=REPORTED),
 }
 assert SPECS.keys() == set(KINDS)
 

@@ -21,6 +21,7 @@ class Changes:
     redefined: frozenset[str] = NO_KEYS  # of these, where it is the Service itself
     policies: frozenset[str] = NO_KEYS
     peer_authentications: frozenset[str] = NO_KEYS
+    traffic_policies: frozenset[str] = NO_KEYS
     addresses: frozenset[IPAddress] = frozenset()  # whose owner is another, or nobody any more
 
     def __bool__(self) -> bool:
@@ -30,7 +31,8 @@ class Changes:
         """The tokens that decisions name in `deps`: a decision none of whose tokens is here would come out the same.
 
         "wl:ns/name", "svc:ns/name", "svcs:NS" (which Services there are in it, and their own fields), "ns:NAME",
-        "ip:ADDR", "policy:NS" (either kind of policy in it), "mesh".
+        "ip:ADDR", "policy:NS" (who may come in: either kind of policy in it), "traffic:NS" (TrafficPolicies in it),
+        "mesh".
         """
         return frozenset(
             [
@@ -40,6 +42,7 @@ class Changes:
                 *("svc:" + key for key in self.services),
                 *("svcs:" + namespace_of(key) for key in self.redefined),
                 *("policy:" + namespace_of(key) for key in self.policies | self.peer_authentications),
+                *("traffic:" + namespace_of(key) for key in self.traffic_policies),
                 *(f"ip:{ip}" for ip in self.addresses),
             ]
         )

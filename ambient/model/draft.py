@@ -30,7 +30,7 @@ from ambient.model.tables import (
 
 N = TypeVar("N", bound=Noun)
 K = TypeVar("K", bound=Hashable)
-Policy = TypeVar("Policy", mesh.AuthorizationPolicy, mesh.PeerAuthentication)
+Policy = TypeVar("Policy", mesh.AuthorizationPolicy, mesh.PeerAuthentication, mesh.TrafficPolicy)
 TOKEN: Mapping[type, str] = {mesh.Workload: "wl:", mesh.Service: "svc:", mesh.Node: "node:"}
 
 
@@ -73,6 +73,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
     services = Delta(mesh.Service, base.services, wanted)
     policies = Delta(mesh.AuthorizationPolicy, base.policies, wanted)
     authentications = Delta(mesh.PeerAuthentication, base.peer_authentications, wanted)
+    traffic = Delta(mesh.TrafficPolicy, base.traffic_policies, wanted)
 
     claims, moved = _claims(base, nodes, workloads, services)
     tables = Tables(
@@ -82,6 +83,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         services=services.table,
         policies=policies.table,
         peer_authentications=authentications.table,
+        traffic_policies=traffic.table,
         claims=claims,
         contested=base.contested - moved | {ip for ip in moved if len(claims.get(ip, ())) > 1},
         on_node=_regrouped(base.on_node, workloads, lambda workload: [workload.node]),
@@ -90,6 +92,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         selecting=_regrouped(base.selecting, services, first_pair),
         policies_in=_by_namespace(base.policies_in, policies),
         peer_authentications_in=_by_namespace(base.peer_authentications_in, authentications),
+        traffic_policies_in=_by_namespace(base.traffic_policies_in, traffic),
     )
     endpoints, resettled = _endpoints(base, tables, workloads, services)
     changes = Changes(
@@ -100,6 +103,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         redefined=services.keys,
         policies=policies.keys,
         peer_authentications=authentications.keys,
+        traffic_policies=traffic.keys,
         addresses=moved,
     )
     return dataclasses.replace(tables, endpoints=endpoints), changes

@@ -228,6 +228,31 @@ class AuthorizationPolicy:
         return f"{self.namespace}/{self.name}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destinations:
+    """Places outside the mesh: each of the networks, at each of the ports (none: every port)."""
+
+    networks: tuple[IPNetwork, ...]
+    ports: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficPolicy:
+    """How pods may send. None: the wider policy's word."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    outbound: OutboundMode | None = None
+    allowed: tuple[Destinations, ...] = ()  # though outbound is REGISTRY_ONLY
+    require_mtls: bool | None = None
+    created: str = ""  # RFC 3339, UTC: of two in one scope, the older one holds
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 class MtlsMode(enum.Enum):
     STRICT = "STRICT"
     PERMISSIVE = "PERMISSIVE"

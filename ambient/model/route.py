@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from ambient.model import egress
 from ambient.model.mesh import (
     Identity,
     IPAddress,
     MtlsMode,
-    OutboundMode,
     Service,
     TrafficDistribution,
     Workload,
@@ -70,7 +70,7 @@ def plan(
     avoid: Container[tuple[IPAddress, int]] = (),
 ) -> Plan:
     """Plan a connection of `client` to `to`:`port`. avoid: (address, port) of endpoints set aside for a while."""
-    deps = frozenset({"mesh", "wl:" + client.key, "ns:" + client.namespace, f"ip:{to}"})
+    deps = frozenset({"mesh", "wl:" + client.key, f"ip:{to}"}) | egress.deps(world, client)
     if to in client.addresses or to.is_loopback:
         return Passthrough(why=f"{to} is pod {client.key} itself", deps=deps)
     claims = world.claims(to)
@@ -87,12 +87,11 @@ def plan(
 
 
 def _to_unknown(world: World, client: Workload, to: IPAddress, port: int, deps: frozenset[str]) -> Plan:
-    namespace = world.namespaces.get(client.namespace)
-    own = namespace.outbound if namespace else None
-    if (own or world.mesh.outbound) is OutboundMode.REGISTRY_ONLY:
-        who = f"namespace {client.namespace}" if own else "the mesh"
-        why = f"{to}:{port} is no Service, pod or node, and {who} allows only those (outbound: registry-only)"
-        return Refuse(reason="not_in_registry", why=why, deps=deps)
+    outbound = egress.outbound(world, client)
+    if not outbound.permits(to, port):
+        beside = " and what it lists" if outbound.allowed else ""
+        why = f"{to}:{port} is no Service, pod or node, and {outbound.said_by} allows only those{beside}"
+        return Refuse(reason="not_in_registry", why=f"{why} (outbound: registry-only)", deps=deps)
     return Passthrough(why=f"{to} is unknown to the mesh", deps=deps)
 
 
@@ -205,11 +204,6 @@ def _choice(world: World, client: Workload, server: Workload, ip: IPAddress, por
     return Choice(address=ip, port=port, weight=weight, workload=server, identity=identity)
 
 
-def _requires_mtls(world: World, client: Workload) -> bool:
-    namespace = world.namespaces.get(client.namespace)
-    return namespace is not None and namespace.require_mtls
-
-
 def _clear_forbidden(world: World, client: Workload, server: Workload, port: int) -> str:
     """Why the client must not dial this pod in the clear; empty if it may, or will not.
 
@@ -220,8 +214,8 @@ def _clear_forbidden(world: World, client: Workload, server: Workload, port: int
         return ""
     waiting = _awaits_capture(server)
     problem = f"pod {server.key} is {'enrolled but not captured yet' if waiting else 'not enrolled'}"
-    if _requires_mtls(world, client):
-        return f"{problem}, and namespace {client.namespace} requires mutual TLS (ambient.dev/require-mtls)"
+    if said_by := egress.requires_mtls(world, client):
+        return f"{problem}, and {said_by} requires mutual TLS"
     mode, said_by = mtls_mode(world, server, port) if waiting else (MtlsMode.PERMISSIVE, "")
     return f"{problem}, and {said_by} wants mutual TLS on its port {port}" if mode is MtlsMode.STRICT else ""
 

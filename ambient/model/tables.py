@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 
 from ambient.model import mesh
 
-Noun = mesh.Node | mesh.Namespace | mesh.Workload | mesh.Service | mesh.AuthorizationPolicy | mesh.PeerAuthentication
+Noun = (
+    mesh.Node
+    | mesh.Namespace
+    | mesh.Workload
+    | mesh.Service
+    | mesh.AuthorizationPolicy
+    | mesh.PeerAuthentication
+    | mesh.TrafficPolicy
+)
 Kind = type[Noun]
 Label = tuple[str, str, str]  # namespace, key, value
 NO_KEYS: frozenset[str] = frozenset()
@@ -36,6 +44,7 @@ class Tables:
     services: Mapping[str, mesh.Service] = field(default_factory=dict)
     policies: Mapping[str, mesh.AuthorizationPolicy] = field(default_factory=dict)
     peer_authentications: Mapping[str, mesh.PeerAuthentication] = field(default_factory=dict)
+    traffic_policies: Mapping[str, mesh.TrafficPolicy] = field(default_factory=dict)
     # derived
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)  # by service key; workload keys ascend
     claims: Mapping[mesh.IPAddress, frozenset[str]] = field(default_factory=dict)  # "wl:", "svc:" or "node:" + key
@@ -46,6 +55,7 @@ class Tables:
     selecting: Mapping[Label, frozenset[str]] = field(default_factory=dict)  # service keys, by one pair of the selector
     policies_in: Mapping[str, tuple[mesh.AuthorizationPolicy, ...]] = field(default_factory=dict)  # by namespace
     peer_authentications_in: Mapping[str, tuple[mesh.PeerAuthentication, ...]] = field(default_factory=dict)
+    traffic_policies_in: Mapping[str, tuple[mesh.TrafficPolicy, ...]] = field(default_factory=dict)
 
     def services_of(self, workload: mesh.Workload) -> Iterator[mesh.Service]:
         """The Services whose selector covers the workload, in no particular order."""

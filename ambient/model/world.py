@@ -20,6 +20,7 @@ from ambient.model.mesh import (
     Node,
     PeerAuthentication,
     Service,
+    TrafficPolicy,
     Workload,
 )
 from ambient.model.tables import NO_KEYS, Endpoint, Kind, Noun, Tables, endpoints_of
@@ -53,10 +54,12 @@ class World:
         services: Iterable[Service] = (),
         policies: Iterable[AuthorizationPolicy] = (),
         peer_authentications: Iterable[PeerAuthentication] = (),
+        traffic_policies: Iterable[TrafficPolicy] = (),
         revision: str = "",
     ) -> World:
         """A World from nothing."""
-        everything: list[Noun] = [*nodes, *namespaces, *workloads, *services, *policies, *peer_authentications]
+        everything: list[Noun] = [*nodes, *namespaces, *workloads, *services, *policies]
+        everything += [*peer_authentications, *traffic_policies]
         return cls(mesh=mesh).replace(everything, revision=revision)
 
     def replace(
@@ -99,6 +102,10 @@ class World:
     @property
     def peer_authentications(self) -> Mapping[str, PeerAuthentication]:
         return self._tables.peer_authentications
+
+    @property
+    def traffic_policies(self) -> Mapping[str, TrafficPolicy]:
+        return self._tables.traffic_policies
 
     @property
     def endpoints(self) -> Mapping[str, tuple[Endpoint, ...]]:
@@ -169,6 +176,10 @@ class World:
         """Sorted by name."""
         return self._tables.peer_authentications_in.get(namespace, ())
 
+    def traffic_policies_in(self, namespace: str) -> tuple[TrafficPolicy, ...]:
+        """Sorted by name."""
+        return self._tables.traffic_policies_in.get(namespace, ())
+
     def problems(self) -> list[contradictions.Contradiction]:
         """What contradicts itself, sorted."""
         return contradictions.within(self._tables)
@@ -195,6 +206,7 @@ def diff(old: World, new: World) -> Changes:
         redefined=redefined,
         policies=_changed(before.policies, after.policies),
         peer_authentications=_changed(before.peer_authentications, after.peer_authentications),
+        traffic_policies=_changed(before.traffic_policies, after.traffic_policies),
         addresses=_changed(before.claims, after.claims),
     )
 

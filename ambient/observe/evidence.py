@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ambient.model import policy
+from ambient.model import egress, policy
 from ambient.model.mesh import IPAddress, MtlsMode, OutboundMode, Workload
 from ambient.model.tables import endpoints_of
 from ambient.model.world import World
@@ -47,7 +47,7 @@ def evidence(world: World, namespace: str, agent: Witness) -> Row:
         "node": agent.node,
         "namespace": namespace,
         "known": known is not None or bool(world.workloads_in(namespace)),
-        "egress": "allowed" if _egress(world, namespace) else "refused",
+        "egress": "allowed" if any(_may_leave(world, pod) for pod in world.workloads_in(namespace)) else "refused",
         "blockers": list(agent.blockers),
         "errors": list(agent.errors),
         "pods": [_pod(world, pod, agent.seen.get(pod.key), agent.host) for pod in world.workloads_in(namespace)],
@@ -55,11 +55,10 @@ def evidence(world: World, namespace: str, agent: Witness) -> Row:
     }
 
 
-def _egress(world: World, namespace: str) -> bool:
-    """May its pods send plaintext anywhere?"""
-    known = world.namespaces.get(namespace)
-    outbound = (known.outbound if known else None) or world.mesh.outbound
-    return known is None or not known.require_mtls or outbound is not OutboundMode.REGISTRY_ONLY
+def _may_leave(world: World, pod: Workload) -> bool:
+    """May it send in the clear anywhere?"""
+    outbound = egress.outbound(world, pod)
+    return not egress.requires_mtls(world, pod) or outbound.mode is OutboundMode.ALLOW_ANY or bool(outbound.allowed)
 
 
 def _pod(world: World, pod: Workload, seen: Seen | None, host: frozenset[IPAddress]) -> Row:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ambient.model.mesh import AuthorizationPolicy, PeerAuthentication, Service, Workload
+from ambient.model.mesh import AuthorizationPolicy, PeerAuthentication, Service, TrafficPolicy, Workload
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, rfc3339
 
@@ -55,9 +55,10 @@ def _service(world: World, service: Service) -> Row:
 
 
 def policies(world: World) -> list[Row]:
-    """AuthorizationPolicies and PeerAuthentications together: what may refuse a connection."""
+    """Every kind of policy together: what may refuse a connection."""
     rows = [_authorization(world, policy) for _, policy in sorted(world.policies.items())]
-    return rows + [_authentication(world, policy) for _, policy in sorted(world.peer_authentications.items())]
+    rows += [_authentication(world, policy) for _, policy in sorted(world.peer_authentications.items())]
+    return rows + [_traffic(world, policy) for _, policy in sorted(world.traffic_policies.items())]
 
 
 def _authorization(world: World, policy: AuthorizationPolicy) -> Row:
@@ -87,7 +88,23 @@ def _authentication(world: World, policy: PeerAuthentication) -> Row:
     }
 
 
-def _scope(world: World, policy: AuthorizationPolicy | PeerAuthentication) -> str:
+def _traffic(world: World, policy: TrafficPolicy) -> Row:
+    says = [policy.outbound.value if policy.outbound else ""]
+    if policy.require_mtls is not None:
+        says.append("mtls required" if policy.require_mtls else "mtls optional")
+    return {
+        "kind": "TrafficPolicy",
+        "namespace": policy.namespace,
+        "name": policy.name,
+        "scope": _scope(world, policy),
+        "selector": _selector(policy.selector),
+        "does": " ".join(filter(None, says)),
+        "rules": len(policy.allowed),
+        "dry_run": False,
+    }
+
+
+def _scope(world: World, policy: AuthorizationPolicy | PeerAuthentication | TrafficPolicy) -> str:
     if policy.selector:
         return "workloads"
     return "mesh" if policy.namespace == world.mesh.root_namespace else "namespace"

@@ -24,6 +24,7 @@ TYPES: Mapping[str, Kind] = {
     "Service": mesh.Service,
     "AuthorizationPolicy": mesh.AuthorizationPolicy,
     "PeerAuthentication": mesh.PeerAuthentication,
+    "TrafficPolicy": mesh.TrafficPolicy,
 }
 Policy = mesh.AuthorizationPolicy | mesh.PeerAuthentication
 

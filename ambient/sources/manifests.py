@@ -7,25 +7,37 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ambient.model import mesh
-from ambient.sources import core, security
+from ambient.sources import core, security, traffic
 from ambient.sources.reading import Problem, Spot
 
-Object = mesh.Node | mesh.Namespace | core.Pod | mesh.Service | mesh.AuthorizationPolicy | mesh.PeerAuthentication
+Object = (
+    mesh.Node
+    | mesh.Namespace
+    | core.Pod
+    | mesh.Service
+    | mesh.AuthorizationPolicy
+    | mesh.PeerAuthentication
+    | mesh.TrafficPolicy
+)
 OWN_GROUP = "ambient.dev"
 GROUPS = (OWN_GROUP, "security.istio.io")
 CORE = "v1"
-SECURITY = ("ambient.dev/v1alpha1", "security.istio.io/v1", "security.istio.io/v1beta1")
+OWN = "ambient.dev/v1alpha1"
+SECURITY = (OWN, "security.istio.io/v1", "security.istio.io/v1beta1")
 CLUSTER_WIDE = ("Namespace", "Node")
 SECURITY_KINDS: Mapping[str, Callable[[Spot], Object]] = {
     "AuthorizationPolicy": security.authorization_policy,
     "PeerAuthentication": security.peer_authentication,
 }
+# Whose status is written, and of whose fields none may be unknown.
+POLICY_KINDS: Mapping[str, Callable[[Spot], Object]] = {**SECURITY_KINDS, "TrafficPolicy": traffic.traffic_policy}
 KINDS: Mapping[tuple[str, str], Callable[[Spot], Object]] = {
     (CORE, "Namespace"): core.namespace,
     (CORE, "Node"): core.node,
     (CORE, "Pod"): core.pod,
     (CORE, "Service"): core.service,
     **{(version, kind): read for version in SECURITY for kind, read in SECURITY_KINDS.items()},
+    (OWN, "TrafficPolicy"): traffic.traffic_policy,
 }
 
 
@@ -34,6 +46,7 @@ KINDS: Mapping[tuple[str, str], Callable[[Spot], Object]] = {
 STAND_INS: Mapping[str, Callable[[Spot], Object]] = {
     "AuthorizationPolicy": security.closed_authorization_policy,
     "PeerAuthentication": security.closed_peer_authentication,
+    "TrafficPolicy": traffic.closed_traffic_policy,
 }
 
 
@@ -84,7 +97,7 @@ def translate(manifest: object) -> Translated:
             versions = " or ".join(v for v, k in KINDS if k == kind)
             doc.get("apiVersion").wrong(versions)
         return Translated(ref, problems=tuple(doc.problems), note=f"{version} {kind} is of no concern to the mesh")
-    if read in SECURITY_KINDS.values():
+    if read in POLICY_KINDS.values():
         doc.mapping("apiVersion", "kind", "metadata", "spec", "status")
     found = read(doc)
     if doc.problems:

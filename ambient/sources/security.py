@@ -62,17 +62,17 @@ def closed_authorization_policy(doc: Spot) -> mesh.AuthorizationPolicy:
         namespace=metadata.get("namespace").text("default"),
         name=f"{metadata.get('name').text()} (unreadable: denies all)",
         action=mesh.Action.DENY,
-        selector=_readable(selector, spec) or {},
+        selector=readable(selector, spec) or {},
         rules=(mesh.Rule(),),
         dry_run=any(annotations.get(key).value == "true" for key in DRY_RUN),
-        targets=() if spec.get("selector") else _readable(_targets, spec) or (),
+        targets=() if spec.get("selector") else readable(_targets, spec) or (),
     )
 
 
 def closed_peer_authentication(doc: Spot) -> mesh.PeerAuthentication:
     """STRICT on every port of what the policy selects. If that cannot be told: of its whole scope, before any other."""
     metadata = doc.get("metadata")
-    matching = _readable(selector, doc.get("spec"))
+    matching = readable(selector, doc.get("spec"))
     return mesh.PeerAuthentication(
         namespace=metadata.get("namespace").text("default"),
         name=f"{metadata.get('name').text()} (unreadable: STRICT)",
@@ -82,7 +82,7 @@ def closed_peer_authentication(doc: Spot) -> mesh.PeerAuthentication:
     )
 
 
-def _readable(read: Callable[[Spot], T], spec: Spot) -> T | None:
+def readable(read: Callable[[Spot], T], spec: Spot) -> T | None:
     """What is read, if it has no problem of its own. A spec that is no mapping has nothing that could be read."""
     alone = Spot(spec.value)
     found = read(alone.mapping())

@@ -25,6 +25,7 @@ class Affected:
     services: Iterable[str]
     policies: Iterable[str]
     peer_authentications: Iterable[str]
+    traffic_policies: Iterable[str]
 
 
 def between(old: Selection, new: Selection) -> Affected:
@@ -48,6 +49,7 @@ def between(old: Selection, new: Selection) -> Affected:
         peer_authentications=changes.peer_authentications.union(
             each.key for namespace in moved for each in after.peer_authentications_in(namespace)
         ),
+        traffic_policies=changes.traffic_policies,
     )
 
 
@@ -61,6 +63,7 @@ def everything(before: World, after: World) -> Affected:
         services=before.services.keys() | after.services.keys(),
         policies=before.policies.keys() | after.policies.keys(),
         peer_authentications=before.peer_authentications.keys() | after.peer_authentications.keys(),
+        traffic_policies=before.traffic_policies.keys() | after.traffic_policies.keys(),
     )
 
 

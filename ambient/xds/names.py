@@ -130,6 +130,7 @@ _WORDS: dict[Kind, str] = {
     mesh.Namespace: "namespace",
     mesh.PeerAuthentication: "peer-authentication",
     mesh.AuthorizationPolicy: "authorization-policy",
+    mesh.TrafficPolicy: "traffic-policy",
 }
 _KINDS = {word: kind for kind, word in _WORDS.items()}
 _CLAIMS: dict[str, Kind] = {"wl": mesh.Workload, "svc": mesh.Service}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,8 +22,14 @@ MODES: Mapping[MtlsMode | None, pb.MtlsMode] = {
     MtlsMode.PERMISSIVE: pb.PERMISSIVE,
     MtlsMode.DISABLE: pb.DISABLE,
 }
+PLAINTEXT: Mapping[bool | None, pb.Plaintext] = {
+    None: pb.PLAINTEXT_INHERITED,
+    False: pb.PLAINTEXT_ALLOWED,
+    True: pb.PLAINTEXT_REFUSED,
+}
 _OUTBOUND = {value: key for key, value in OUTBOUND.items()}
 _MODES = {value: key for key, value in MODES.items()}
+_REQUIRE_MTLS = {value: key for key, value in PLAINTEXT.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,15 @@ class Roots:
     pem: bytes
 
 
-Beyond = mesh.Node | mesh.Namespace | mesh.PeerAuthentication | mesh.AuthorizationPolicy | mesh.MeshConfig | Roots
+Beyond = (
+    mesh.Node
+    | mesh.Namespace
+    | mesh.PeerAuthentication
+    | mesh.AuthorizationPolicy
+    | mesh.TrafficPolicy
+    | mesh.MeshConfig
+    | Roots
+)
 
 
 def name(noun: Beyond) -> str:
@@ -80,6 +95,8 @@ def encode(noun: Beyond) -> pb.Noun:
             )
         case mesh.AuthorizationPolicy():
             return pb.Noun(authorization=policies.encode(noun, ""))
+        case mesh.TrafficPolicy():
+            return pb.Noun(traffic_policy=_of_traffic_policy(noun))
         case Roots():
             return pb.Noun(roots=pb.Roots(pem=noun.pem))
     return pb.Noun(
@@ -103,6 +120,8 @@ def decode(message: pb.Noun) -> Beyond:
             return _namespace(message.namespace)
         case "peer_authentication":
             return _peer_authentication(message.peer_authentication)
+        case "traffic_policy":
+            return _traffic_policy(message.traffic_policy)
         case "authorization" if policy := policies.decode(message.authorization):
             return policy
         case "mesh":
@@ -113,6 +132,35 @@ def decode(message: pb.Noun) -> Beyond:
         case "roots":
             return Roots(message.roots.pem)
     raise ValueError("it is of a kind that is unknown here")
+
+
+def _of_traffic_policy(noun: mesh.TrafficPolicy) -> pb.TrafficPolicy:
+    return pb.TrafficPolicy(
+        namespace=noun.namespace,
+        name=noun.name,
+        selector=noun.selector,
+        outbound=OUTBOUND[noun.outbound],
+        allowed=[pb.Destinations(networks=map(str, each.networks), ports=sorted(each.ports)) for each in noun.allowed],
+        plaintext=PLAINTEXT[noun.require_mtls],
+        created=noun.created,
+    )
+
+
+def _traffic_policy(message: pb.TrafficPolicy) -> mesh.TrafficPolicy:
+    if message.outbound not in _OUTBOUND or message.plaintext not in _REQUIRE_MTLS:
+        raise ValueError(f"outbound mode {message.outbound} or plaintext mode {message.plaintext} is unknown")
+    return mesh.TrafficPolicy(
+        namespace=message.namespace,
+        name=message.name,
+        selector=dict(message.selector),
+        outbound=_OUTBOUND[message.outbound],
+        allowed=tuple(
+            mesh.Destinations(networks=tuple(map(ipaddress.ip_network, each.networks)), ports=frozenset(each.ports))
+            for each in message.allowed
+        ),
+        require_mtls=_REQUIRE_MTLS[message.plaintext],
+        created=message.created,
+    )
 
 
 def _namespace(message: pb.Namespace) -> mesh.Namespace:

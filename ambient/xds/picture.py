@@ -142,6 +142,10 @@ def _closed(url: str, name: str) -> Noun | None:
             )
         case (mesh.PeerAuthentication, _):
             return mesh.PeerAuthentication(namespace=namespace, name=called, mode=mesh.MtlsMode.STRICT)
+        case (mesh.TrafficPolicy, _):
+            return mesh.TrafficPolicy(
+                namespace=namespace, name=called, outbound=mesh.OutboundMode.REGISTRY_ONLY, require_mtls=True
+            )
     return None
 
 

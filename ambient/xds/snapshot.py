@@ -92,6 +92,7 @@ class Encoder:
             (mesh.Node, keys.nodes, self.world.nodes),
             (mesh.Namespace, keys.namespaces, self.world.namespaces),
             (mesh.PeerAuthentication, keys.peer_authentications, self.world.peer_authentications),
+            (mesh.TrafficPolicy, keys.traffic_policies, self.world.traffic_policies),
         ):
             yield from self._nouns(kind, changed, table)
         for key in keys.policies:

@@ -164,6 +164,6 @@ def test_the_meshs_own_parser_has_its_say_with_the_place() -> None:
 
 
 def test_the_examples_are_accepted_without_a_note() -> None:
-    paths = [EXAMPLES / "shop.yaml", EXAMPLES / "shop-policies.yaml"]
+    paths = [EXAMPLES / "shop.yaml", EXAMPLES / "shop-policies.yaml", EXAMPLES / "shop-egress.yaml"]
     result = admission.judge(cluster.INITIAL, *files.documents(paths), new_uid=lambda: "uid")
     assert (result.errors, result.notes) == ((), ())

@@ -93,6 +93,18 @@ def mtls(
     return _security("PeerAuthentication", name, ns, spec)
 
 
+def traffic(name: str, *, ns: str = "shop", app: str = "", **outbound: Any) -> Manifest:
+    spec: Manifest = {"outbound": outbound}
+    if app:
+        spec["selector"] = {"matchLabels": {"app": app}}
+    return {
+        "apiVersion": "ambient.dev/v1alpha1",
+        "kind": "TrafficPolicy",
+        "metadata": meta(name, ns),
+        "spec": spec,
+    }
+
+
 def _security(kind: str, name: str, ns: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": meta(name, ns), "spec": spec}
 

@@ -9,7 +9,18 @@ import pytest
 
 from ambient.lab import NotReady
 from tests.mesh.cluster import Mesh
-from tests.mesh.manifests import Manifest, enrolled, mtls, pod, policy, principal, server, service, shop
+from tests.mesh.manifests import (
+    Manifest,
+    enrolled,
+    mtls,
+    pod,
+    policy,
+    principal,
+    server,
+    service,
+    shop,
+    traffic,
+)
 from tests.mesh.waiting import eventually
 from tests.mesh.wire import Wire
 
@@ -25,6 +36,7 @@ MANIFESTS = shop(
     service("plain", ns="outside"),
 )
 
+FABRIC = "172.18.0.1"  # outside of every node: nobody of the mesh
 FROM_CLIENT = [{"from": [{"source": {"principals": [principal("client")]}}]}]
 TO_8081 = [{"to": [{"operation": {"ports": ["8081"]}}]}]
 
@@ -174,15 +186,14 @@ def test_a_namespace_that_requires_mtls_says_nothing_in_the_clear(mesh: Mesh) ->
 
 def test_registry_only_lets_nobody_out_to_the_unknown(mesh: Mesh) -> None:
     local = mesh.puppet("registry/local")
-    fabric = "172.18.0.1"
-    with mesh.listening("fabric", (fabric, 8099)) as strangers:
-        assert local.ask(fabric, 8099, timeout=3).was_refused
+    with mesh.listening("fabric", (FABRIC, 8099)) as strangers:
+        assert local.ask(FABRIC, 8099, timeout=3).was_refused
         assert mesh.record("source")["reason"] == "not_in_registry"
         assert strangers() == 0
         assert local.ask("web.shop").error == ""
         assert local.ask("plain.outside").error == ""
         # the same from a namespace without the label
-        mesh.puppet("shop/client").open("out", fabric, 8099)
+        mesh.puppet("shop/client").open("out", FABRIC, 8099)
         eventually("a connection to the unknown", strangers)
         mesh.puppet("shop/client").do("close", name="out")
 
@@ -193,3 +204,43 @@ def test_a_dry_run_only_says_what_it_would_do(mesh: Mesh) -> None:
     with mesh.having(trial):
         assert mesh.puppet("shop/client").ask("web").error == ""
         assert "trial rule 0 would deny" in mesh.record("destination")["rule"]
+
+
+ONE_WAY_OUT = traffic(
+    "one-way-out",
+    app="client",
+    mtls="Required",
+    unknownDestinations="Refuse",
+    allowed=[{"cidrs": [f"{FABRIC}/32"], "ports": [8098]}],
+)
+
+
+def test_a_traffic_policy_holds_for_whom_it_selects_but_for_its_exceptions(mesh: Mesh) -> None:
+    client, other = mesh.puppet("shop/client"), mesh.puppet("shop/other")
+    with (
+        mesh.having(ONE_WAY_OUT),
+        mesh.listening("fabric", (FABRIC, 8098)) as one,
+        mesh.listening("fabric", (FABRIC, 8099)) as any_other,
+    ):
+        assert client.ask(FABRIC, 8099).was_refused
+        refused = mesh.record("source", reason="not_in_registry")
+        assert "TrafficPolicy shop/one-way-out allows only those and what it lists" in refused["rule"]
+        assert client.ask("plain.outside").was_refused
+        assert "TrafficPolicy shop/one-way-out" in mesh.record("source", reason="mtls_required")["rule"]
+        assert client.ask("web").error == ""
+        assert any_other() == 0
+        for puppet, port, came in ((client, 8098, one), (other, 8099, any_other)):
+            puppet.open("out", FABRIC, port)
+            eventually("a connection to the unknown", came)
+            puppet.do("close", name="out")
+        assert other.ask("plain.outside").error == ""
+    assert client.ask("plain.outside").error == ""
+
+
+def test_a_traffic_policy_cuts_what_it_refuses_from_now_on(mesh: Mesh) -> None:
+    client = mesh.puppet("shop/client")
+    assert client.open("old", mesh.ip("outside/plain"), 8080).error == ""
+    assert client.say("old", "echo before").error == ""
+    with mesh.having(ONE_WAY_OUT):
+        eventually("it is cut", lambda: client.say("old", "echo after").error)
+        assert mesh.record("source", end="cut")["reason"] == "mtls_required"

@@ -50,6 +50,11 @@ def a_peer_authentication(key: str, mode: str | None = None, **more: Any) -> mes
     return mesh.PeerAuthentication(namespace=namespace, name=name, mode=mesh.MtlsMode[mode] if mode else None, **more)
 
 
+def a_traffic_policy(key: str, **more: Any) -> mesh.TrafficPolicy:
+    namespace, name = key.split("/")
+    return mesh.TrafficPolicy(namespace=namespace, name=name, **more)
+
+
 def an_identity(key: str = "front/cart", trust_domain: str = "cluster.local") -> mesh.Identity:
     return mesh.Identity(trust_domain, *key.split("/"))
 

@@ -32,6 +32,7 @@ WORLD = a_world(
         (names.NOUN, "node/n1", (mesh.Node, "n1")),
         (names.NOUN, "namespace/shop", (mesh.Namespace, "shop")),
         (names.NOUN, "peer-authentication/shop/p", (mesh.PeerAuthentication, "shop/p")),
+        (names.NOUN, "traffic-policy/shop/p", (mesh.TrafficPolicy, "shop/p")),
         (names.NOUN, "authorization-policy/shop/p", (mesh.AuthorizationPolicy, "shop/p")),
         (names.NOUN, "mesh", None),
         (names.NOUN, "roots", None),

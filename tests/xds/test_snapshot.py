@@ -49,6 +49,7 @@ def rebuilt(world: World) -> World:
             world.services,
             world.policies,
             world.peer_authentications,
+            world.traffic_policies,
         )
         for noun in table.values()
     ]

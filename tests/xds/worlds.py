@@ -75,6 +75,14 @@ PEER_AUTHENTICATIONS = named(
     port_modes=st.dictionaries(PORTS, MODES, max_size=2),
     created=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
 )
+TRAFFIC_POLICIES = named(
+    mesh.TrafficPolicy,
+    selector=LABELS,
+    outbound=st.one_of(st.none(), st.sampled_from(mesh.OutboundMode)),
+    allowed=several(st.builds(mesh.Destinations, networks=several(NETWORKS), ports=st.frozensets(PORTS))),
+    require_mtls=st.one_of(st.none(), st.booleans()),
+    created=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
+)
 WORKLOADS = named(
     mesh.Workload,
     uid=st.sampled_from(["", "u1", "u2"]),
@@ -128,12 +136,14 @@ NAMESPACES = st.builds(
     outbound=st.one_of(st.none(), st.sampled_from(mesh.OutboundMode)),
     require_mtls=st.booleans(),
 )
-NOUNS = st.one_of(WORKLOADS, SERVICES, POLICIES, PEER_AUTHENTICATIONS, NODES, NAMESPACES)
+NOUNS = st.one_of(WORKLOADS, SERVICES, POLICIES, PEER_AUTHENTICATIONS, TRAFFIC_POLICIES, NODES, NAMESPACES)
 REFS = st.one_of(
     st.tuples(st.just(mesh.Node), st.sampled_from(["n1", "n2"])),
     st.tuples(st.just(mesh.Namespace), NAMES),
     st.tuples(
-        st.sampled_from([mesh.Workload, mesh.Service, mesh.AuthorizationPolicy, mesh.PeerAuthentication]),
+        st.sampled_from(
+            [mesh.Workload, mesh.Service, mesh.AuthorizationPolicy, mesh.PeerAuthentication, mesh.TrafficPolicy]
+        ),
         KEYS.map("/".join),
     ),
 )

@@ -154,13 +154,16 @@ CORE = (
     Resource(kind="Pod", plural="pods", shape=Pod, fields=UNFINISHED),
 )
 # Of these a cluster may have both groups, one or none.
-POLICIES = tuple(
-    Resource(kind=kind, plural=plural, group=group, versions=versions)
-    for group, versions in (("ambient.dev", ("v1alpha1",)), ("security.istio.io", ("v1", "v1beta1")))
-    for kind, plural in (
-        ("AuthorizationPolicy", "authorizationpolicies"),
-        ("PeerAuthentication", "peerauthentications"),
-    )
+POLICIES = (
+    *(
+        Resource(kind=kind, plural=plural, group=group, versions=versions)
+        for group, versions in (("ambient.dev", ("v1alpha1",)), ("security.istio.io", ("v1", "v1beta1")))
+        for kind, plural in (
+            ("AuthorizationPolicy", "authorizationpolicies"),
+            ("PeerAuthentication", "peerauthentications"),
+        )
+    ),
+    Resource(kind="TrafficPolicy", plural="trafficpolicies", group="ambient.dev", versions=("v1alpha1",)),
 )
 
 

@@ -20,6 +20,7 @@ LAST_GOOD = "its last version that could be read stays in force"
 INSTEAD = {
     "AuthorizationPolicy": "everything is denied to what it selects (to its whole scope, if that cannot be read)",
     "PeerAuthentication": "what it selects (its whole scope, if that cannot be read) is STRICT",
+    "TrafficPolicy": "what it selects (its whole scope, if that cannot be read) sends with mutual TLS only",
 }
 SETTINGS = "a setting that cannot be read counts as the strict one"
 Changes = dict[Ref, Object | None]  # None: gone
@@ -70,7 +71,7 @@ class Ledger:
         api_version, kind = self.resource.api_version(version), self.resource.kind
         found = manifests.translate({**raw, "apiVersion": api_version, "kind": kind})
         outcome = None
-        if found.problems or kind in manifests.SECURITY_KINDS:
+        if found.problems or kind in manifests.POLICY_KINDS:
             metadata = raw["metadata"]
             generation = metadata.get("generation")
             outcome = Outcome(

@@ -151,7 +151,21 @@ SERVICES = st.builds(
     LABELS,
     st.sampled_from([80, "http"]),
 )
-PUTS = st.one_of(pods(), policies(), NODES, NAMESPACE_OBJECTS, SERVICES)
+TRAFFIC = st.builds(
+    lambda name, namespace, spec, selector: (
+        a_manifest("ambient.dev/v1alpha1", "TrafficPolicy", name, namespace) | {"spec": spec | selector}
+    ),
+    NAMES,
+    NAMESPACES,
+    st.sampled_from(
+        [
+            {"outbound": {"mtls": "Required"}},
+            {"outbound": {"unknownDestinations": "Refuse", "allowed": [{"cidrs": ["192.0.2.1"], "ports": [443]}]}},
+        ]
+    ),
+    st.sampled_from([{}, {"selector": {"matchLabels": {"app": "web"}}}]),
+)
+PUTS = st.one_of(pods(), policies(), TRAFFIC, NODES, NAMESPACE_OBJECTS, SERVICES)
 FAULTS = st.sampled_from(["cut", "forget", "cut and forget", "away", "leave", "settle"])
 STEPS = st.lists(st.one_of(st.tuples(st.just("put"), PUTS), st.tuples(st.just("delete"), PUTS), FAULTS), max_size=25)
 SENTINEL = a_manifest("v1", "Pod", "always", "quiet") | {"spec": {"nodeName": "n1"}, "status": {"podIP": "10.9.9.9"}}
