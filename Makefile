@@ -3,7 +3,8 @@
 # make test-cluster   tests on a real Kubernetes of two nodes on this machine (root); the first time builds Kubernetes
 # make kube-up, make kube-down   that Kubernetes, to try things on
 # make image   the image of agent and control plane: build/image/ambient.tar, an OCI archive
-# All install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
+# make kind   a cluster of kind with the mesh in it; docker, kind and kubectl must be there
+# All others install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -54,6 +55,10 @@ kube-up: kube-components image test-image
 
 kube-down: setup
 	$(PY) -m hack.kube down
+
+.PHONY: kind
+kind:
+	hack/kind.sh
 
 .PHONY: image test-image
 image: $(STAMPS)/kube
