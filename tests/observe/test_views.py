@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ambient.model.mesh import Action, AuthorizationPolicy, MtlsMode, PeerAuthentication
+from ambient.model.mesh import Action, AuthorizationPolicy, MtlsMode, OutboundMode, PeerAuthentication, TrafficPolicy
 from ambient.observe import views
 from ambient.observe.records import Ending, Flow, Party
 
@@ -18,6 +18,7 @@ WORLD = a_world(
     a_service("shop/quiet", selector={"app": "nobody"}),
     AuthorizationPolicy(namespace="shop", name="deny", action=Action.DENY, selector={"app": "web"}),
     AuthorizationPolicy(namespace="ambient-system", name="all", dry_run=True),
+    TrafficPolicy(namespace="shop", name="out", outbound=OutboundMode.REGISTRY_ONLY, require_mtls=True),
     PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT, port_modes={9090: MtlsMode.PERMISSIVE}),
 )
 
@@ -47,12 +48,13 @@ def test_services_tell_who_is_behind_them() -> None:
     assert (web["ports"], web["ready"], web["not_ready"]) == (["80->8080"], ["shop/web-1"], ["shop/web-2"])
 
 
-def test_policies_of_both_kinds_tell_whom_they_are_for_and_what_they_do() -> None:
+def test_policies_of_all_kinds_tell_whom_they_are_for_and_what_they_do() -> None:
     rows = [(row["kind"], row["name"], row["scope"], row["selector"], row["does"]) for row in views.policies(WORLD)]
     assert rows == [
         ("AuthorizationPolicy", "all", "mesh", "", "ALLOW"),
         ("AuthorizationPolicy", "deny", "workloads", "app=web", "DENY"),
         ("PeerAuthentication", "strict", "namespace", "", "STRICT 9090=PERMISSIVE"),
+        ("TrafficPolicy", "out", "namespace", "", "registry-only mtls required"),
     ]
 
 

@@ -15,7 +15,17 @@ from ambient.xds import delta, names
 from ambient.xds.picture import NAMED_MAX, Picture
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Snapshot
-from tests.model.builders import IP, ROOT, a_node, a_peer_authentication, a_pod, a_policy, a_service, a_world
+from tests.model.builders import (
+    IP,
+    ROOT,
+    a_node,
+    a_peer_authentication,
+    a_pod,
+    a_policy,
+    a_service,
+    a_traffic_policy,
+    a_world,
+)
 
 from . import wire
 from .loop import NODE, looped
@@ -292,6 +302,13 @@ def test_a_peer_authentication_that_was_never_understood_is_strict() -> None:
     world = complete(connected(), broken(names.NOUN, "peer-authentication/shop/p"))
     assert world is not None
     assert world.peer_authentications == {"shop/p": a_peer_authentication("shop/p", "STRICT")}
+
+
+def test_a_traffic_policy_that_was_never_understood_refuses() -> None:
+    world = complete(connected(), broken(names.NOUN, "traffic-policy/shop/p"))
+    assert world is not None
+    refusing = a_traffic_policy("shop/p", outbound=mesh.OutboundMode.REGISTRY_ONLY, require_mtls=True)
+    assert world.traffic_policies == {"shop/p": refusing}
 
 
 def test_a_name_that_stands_for_nothing_is_refused_without_a_stand_in() -> None:

@@ -127,6 +127,24 @@ def test_a_policy_that_never_could_be_read_is_closed() -> None:
     assert (stands.name, stands.action) == ("web", mesh.Action.ALLOW)
 
 
+def test_a_traffic_policy_has_an_outcome_and_is_closed_while_it_cannot_be_read() -> None:
+    (resource,) = (each for each in kinds.POLICIES if each.kind == "TrafficPolicy")
+    ledger, ref = a_ledger(resource), Ref("TrafficPolicy", "shop/web", "ambient.dev")
+    good, bad = ({"outbound": {"mtls": mtls}} for mtls in ("Required", "yes"))
+
+    def listed(spec: Any) -> Any:
+        ledger.started()
+        ledger.found([a_policy(spec)], "v1alpha1")
+        stands = ledger.listed()[ref]
+        return stands, ledger.outcomes.all[ref]
+
+    stands, outcome = listed(bad)
+    assert (stands.name, stands.require_mtls) == ("web (unreadable: refuses)", True)
+    assert outcome.instead == INSTEAD["TrafficPolicy"]
+    stands, outcome = listed(good)
+    assert (stands.name, stands.require_mtls, outcome.problems) == ("web", True, ())
+
+
 @pytest.mark.parametrize("how", ["deleted and made anew", "made anew while nobody looked"])
 def test_what_another_policy_of_its_name_said_is_not_its_last_good_version(how: str) -> None:
     ledger = a_ledger()
