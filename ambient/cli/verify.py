@@ -34,9 +34,9 @@ def verify(namespace: str, node: str | None, lab: str | None, socket: Path | Non
     is proven; 1 when not: each reason is named with what to do.
     """
     agents = sockets.find(node, lab, socket)
-    expected = kubectl.pods_of(namespace) if sockets.in_cluster() else None
+    expected = kubectl.pods_of(namespace) if sockets.in_cluster() and node is None else None
     testimonies = [said for _, said in sockets.ask(agents, "evidence", namespace=namespace)]
-    found = proof.judge(namespace, testimonies, datetime.now(UTC), expected)
+    found = proof.judge(namespace, testimonies, datetime.now(UTC), expected=expected, node=node)
     if output == "json":
         printing.as_json({"proven": found.proven, **asdict(found)})
     else:

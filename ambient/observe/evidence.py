@@ -1,7 +1,7 @@
 """What one agent can testify about a namespace: facts, for `ambient verify`. Pure; what they prove is not judged here.
 
-Every agent knows which pods there are; of its own node's pods it says what the kernel, the engine and the certificate
-store say.
+Of its own node's pods an agent says what kernel, engine and certificate store say; of the others only that they exist,
+so that what all agents of a large cluster say together stays small.
 """
 
 from __future__ import annotations
@@ -37,20 +37,26 @@ class Witness:
     blockers: Iterable[str] = ()  # what the agent is not ready for
     errors: Iterable[str] = ()  # of the configuration: while there are any, an older one is in force
     paths: Iterable[Row] = ()
-    seen: Mapping[str, Seen] = field(default_factory=dict)  # by workload key
+    seen: Mapping[str, Seen] = field(default_factory=dict)  # by workload key, of every pod of its node
 
 
 def evidence(world: World, namespace: str, agent: Witness) -> Row:
-    """The namespace's pods, sorted by name, and what is said of all of them."""
-    known = world.namespaces.get(namespace)
+    """The namespace's pods on the agent's node, sorted; of those elsewhere only that they are there, by node."""
+    everywhere = world.workloads_in(namespace)
+    own = [pod for pod in everywhere if pod.node == agent.node]
+    elsewhere: dict[str, list[str]] = {}
+    for pod in everywhere:
+        if pod.node != agent.node:
+            elsewhere.setdefault(pod.node, []).append(pod.key)
     return {
         "node": agent.node,
         "namespace": namespace,
-        "known": known is not None or bool(world.workloads_in(namespace)),
-        "egress": "allowed" if any(_may_leave(world, pod) for pod in world.workloads_in(namespace)) else "refused",
+        "known": namespace in world.namespaces or bool(everywhere),
+        "egress": "allowed" if any(_may_leave(world, pod) for pod in own) else "refused",
         "blockers": list(agent.blockers),
         "errors": list(agent.errors),
-        "pods": [_pod(world, pod, agent.seen.get(pod.key), agent.host) for pod in world.workloads_in(namespace)],
+        "pods": [_pod(world, pod, agent.seen[pod.key], agent.host) for pod in own],
+        "elsewhere": elsewhere,
         "paths": list(agent.paths),
     }
 
@@ -61,10 +67,10 @@ def _may_leave(world: World, pod: Workload) -> bool:
     return not egress.requires_mtls(world, pod) or outbound.mode is OutboundMode.ALLOW_ANY or bool(outbound.allowed)
 
 
-def _pod(world: World, pod: Workload, seen: Seen | None, host: frozenset[IPAddress]) -> Row:
+def _pod(world: World, pod: Workload, seen: Seen, host: frozenset[IPAddress]) -> Row:
     capture = pod.capture
     outbound = [*map(str, sorted(capture.exclude_outbound_ports)), *map(str, capture.exclude_outbound_cidrs)]
-    row: Row = {
+    return {
         "pod": pod.key,
         "node": pod.node,
         "addresses": [str(ip) for ip in pod.addresses],
@@ -75,15 +81,11 @@ def _pod(world: World, pod: Workload, seen: Seen | None, host: frozenset[IPAddre
         "exclude_inbound": sorted(capture.exclude_inbound_ports),
         "exclude_outbound": outbound,
         "probe_ports": sorted(pod.probe_ports),
+        "state": seen.state,
+        "certificate": dict(seen.certificate) if seen.certificate else None,
+        "knock": dict(seen.knock) if seen.knock else None,
+        "clear": None if seen.clear is None else [_clear(world, pod, host, *each) for each in seen.clear],
     }
-    if seen is not None:
-        row |= {
-            "state": seen.state,
-            "certificate": dict(seen.certificate) if seen.certificate else None,
-            "knock": dict(seen.knock) if seen.knock else None,
-            "clear": None if seen.clear is None else [_clear(world, pod, host, *each) for each in seen.clear],
-        }
-    return row
 
 
 def modes(world: World, pod: Workload) -> list[Row]:

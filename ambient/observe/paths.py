@@ -37,7 +37,9 @@ class Paths:
 
     def of(self, namespace: str, live: Iterable[Flow]) -> list[dict[str, object]]:
         """Rows in the order of PATHS, "in" first. `live`: flows of the connections that are open."""
-        opened = Counter(map(key_of, live))
+        opened = Counter(
+            key_of(flow) for flow in live if flow.verdict == "allow"
+        )  # the refused only wait to be recorded
         rows: list[dict[str, object]] = []
         for direction in ("in", "out"):
             for path in PATHS:

@@ -28,7 +28,7 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Proof:
     namespace: str
-    pods: Sequence[Mapping[str, Any]]  # each by the word of its own node's agent, where that was heard
+    pods: Sequence[Mapping[str, Any]]  # those whose node's agent spoke for them
     paths: Sequence[Mapping[str, Any]]
     problems: Sequence[Problem]
     notes: Sequence[str]
@@ -39,49 +39,57 @@ class Proof:
 
 
 def judge(
-    namespace: str, testimonies: Collection[Evidence], now: datetime, expected: Collection[str] | None = None
+    namespace: str,
+    testimonies: Collection[Evidence],
+    now: datetime,
+    *,
+    expected: Collection[str] | None = None,
+    node: str | None = None,
 ) -> Proof:
-    """`expected`: the pods (namespace/name) that somebody else knows of; None: nobody was asked."""
-    pods = _own_word(testimonies)
-    heard = {row["node"] for row in testimonies}
-    problems = [problem for row in testimonies for problem in _of_agent(row, pods)]
-    if not pods and not expected:
+    """`expected`: the pods (namespace/name) that somebody else knows of; None: nobody was asked.
+
+    `node`: only its pods are judged; None: all of the namespace.
+    """
+    pods = sorted((pod for row in testimonies for pod in row["pods"]), key=lambda pod: str(pod["pod"]))
+    problems = [problem for row in testimonies if row["pods"] for problem in _of_agent(row)]
+    unheard = {} if node else _unheard(testimonies)
+    for key, where in unheard.items():
+        problems.append(_not_heard(key, where, bool(where) and where in {row["node"] for row in testimonies}))
+    if not pods and not unheard and not expected:
         there = any(row["known"] for row in testimonies)
-        found = "it has no pods" if there else "no agent knows this namespace"
+        found = f"it has no pods{f' on node {node}' if node else ''}" if there else "no agent knows this namespace"
         problems.append(Problem(namespace, "pods", found, "nothing can be proven of nobody: is the name right?"))
-    for key in sorted(set(expected or ()) - {row["pod"] for row in pods}):
+    for key in sorted(set(expected or ()) - {row["pod"] for row in pods} - unheard.keys()):
         problems.append(Problem(key, "pods", "Kubernetes has this pod, no agent knows it", "see the agents' log"))
-    notes: list[str] = []
     for pod in pods:
-        if pod["node"] not in heard:
-            where = f"node {pod['node']}" if pod["node"] else "no node yet"
-            todo = (
-                f"start or repair the agent of {where}" if pod["node"] else "wait until it is scheduled, or delete it"
-            )
-            problems.append(Problem(pod["pod"], "agent", f"it is on {where}, from which no agent answered", todo))
-            continue
         problems += _of_pod(pod, now)
-    notes += _limits([pod for pod in pods if "state" in pod and pod["enrolled"] and not pod["host_network"]])
+    notes = [f"only the pods of node {node} were judged"] if node else []
+    notes += _limits([pod for pod in pods if pod["enrolled"] and not pod["host_network"]])
     notes += _left_in_the_clear(testimonies, namespace)
     return Proof(namespace, pods, _added(testimonies), sorted(set(problems)), list(dict.fromkeys(notes)))
 
 
-def _own_word(testimonies: Iterable[Evidence]) -> list[Mapping[str, Any]]:
-    """Of each pod what its own node's agent says, else what anybody says; sorted."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for row in testimonies:
-        for pod in row["pods"]:
-            if pod["node"] == row["node"] or pod["pod"] not in found:
-                found[pod["pod"]] = pod
-    return [found[key] for key in sorted(found)]
+def _unheard(testimonies: Iterable[Evidence]) -> dict[str, str]:
+    """Pods that agents know of and that no agent speaks for, with their nodes; sorted."""
+    own = {pod["pod"] for row in testimonies for pod in row["pods"]}
+    known = {key: where for row in testimonies for where, keys in row["elsewhere"].items() for key in keys}
+    return {key: known[key] for key in sorted(known.keys() - own)}
 
 
-def _of_agent(row: Evidence, pods: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
-    """What casts doubt on all that an agent says; where it has pods of the namespace."""
+def _not_heard(pod: str, node: str, answered: bool) -> Problem:
+    if answered:
+        return Problem(
+            pod, "agent", f"the agent of its node {node} does not know it", "try again; see that agent's log"
+        )
+    if not node:
+        return Problem(pod, "agent", "it is on no node yet", "wait until it is scheduled, or delete it")
+    found = f"it is on node {node}, from which no agent answered"
+    return Problem(pod, "agent", found, f"start or repair the agent of node {node}")
+
+
+def _of_agent(row: Evidence) -> Iterator[Problem]:
+    """What casts doubt on all that an agent says."""
     node = row["node"]
-    ours = {pod["pod"] for pod in pods if pod["node"] == node}
-    if not ours:
-        return
     for error in row["errors"]:
         found = f"an older configuration is in force, the newest has an error: {error}"
         yield Problem(f"node {node}", "configuration", found, "mend it: `ambient check -f FILE` says what is expected")

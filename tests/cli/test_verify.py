@@ -90,6 +90,14 @@ def test_one_reason_for_several_pods_is_told_once(places: Path, run: Run) -> Non
 
 
 @pytest.mark.usefixtures("lab")
+def test_one_node_can_be_proven_alone(run: Run) -> None:
+    result = run("verify", "shop", "--node", "a")
+    assert result.exit_code == Exit.OK, result.output
+    assert "Note: only the pods of node a were judged" in result.stdout
+    assert "1 pod on 1 node" in result.stdout
+
+
+@pytest.mark.usefixtures("lab")
 def test_a_namespace_nobody_knows_is_not_proven(run: Run) -> None:
     result = run("verify", "shpo")
     assert result.exit_code == Exit.NO

@@ -18,17 +18,20 @@ WEB = a_pod("shop/web-1", "10.0.0.2")
 CLIENT = a_pod("shop/client-1", "10.0.1.2", node="b")
 
 
+SEEN = {WEB.key: Seen(state="captured", certificate=None)}
+
+
 def asked(world: World, **more: Any) -> Any:
-    return json.loads(json.dumps(evidence(world, "shop", Witness(node="a", **more))))
+    return json.loads(json.dumps(evidence(world, "shop", Witness(node="a", **({"seen": SEEN} | more)))))
 
 
-def test_every_pod_of_the_namespace_is_there_and_only_its_own_nodes_are_described() -> None:
+def test_the_agents_own_pods_are_described_and_the_others_named_by_node() -> None:
     world = a_world(WEB, CLIENT, a_pod("other/job-1", "10.0.0.9"))
     said = asked(world, seen={"shop/web-1": Seen(state="captured", certificate={"state": "valid"})})
-    assert [row["pod"] for row in said["pods"]] == ["shop/client-1", "shop/web-1"]
-    client, web = said["pods"]
-    assert "state" not in client
-    assert (web["state"], web["certificate"], web["knock"], web["clear"]) == ("captured", {"state": "valid"}, None, [])
+    (web,) = said["pods"]
+    assert (web["pod"], web["state"], web["knock"], web["clear"]) == ("shop/web-1", "captured", None, [])
+    assert web["certificate"] == {"state": "valid"}
+    assert said["elsewhere"] == {"b": ["shop/client-1"]}
 
 
 def test_a_namespace_nobody_knows_is_said_to_be_unknown() -> None:
@@ -100,6 +103,6 @@ def test_connections_in_the_clear_are_told_apart(seen: Any, kind: str, peer: str
     said = asked(
         a_world(web, CLIENT), host=host, seen={web.key: Seen(state="captured", certificate=None, clear=(seen,))}
     )
-    row = said["pods"][1]["clear"][0]
+    row = said["pods"][0]["clear"][0]
     assert (row["kind"], row["peer"]) == (kind, peer)
     assert row["port"] == (seen[1] if seen[0] else seen[3])

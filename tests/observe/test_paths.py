@@ -31,7 +31,8 @@ def test_open_connections_are_counted_beside_those_that_ended() -> None:
     paths = Paths()
     paths.ended(IN, an_ending(1))
     plain = Flow(reporter="destination", source=Party(address="192.0.2.9"), destination=WEB)
-    assert rows(paths, IN, IN, plain) == [("in", "tunnel", 1, 2), ("in", "plaintext", 0, 1)]
+    denied = Flow(reporter="destination", source=CLIENT, destination=WEB, verdict="deny")
+    assert rows(paths, IN, IN, plain, denied) == [("in", "tunnel", 1, 2), ("in", "plaintext", 0, 1)]
 
 
 def test_what_leaves_the_mesh_is_passthrough_and_what_was_refused_is_neither() -> None:

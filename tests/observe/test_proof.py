@@ -12,6 +12,7 @@ from ambient.observe.proof import Proof, judge
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]
+API = {"b": ["shop/api"]}
 
 
 def a_pod(name: str = "web", node: str = "a", **more: Any) -> Row:
@@ -36,14 +37,7 @@ def a_pod(name: str = "web", node: str = "a", **more: Any) -> Row:
 
 def said_by(*pods: Row, node: str = "a", **more: Any) -> Row:
     said = {"node": node, "known": True, "egress": "refused", "blockers": [], "errors": [], "paths": []}
-    return said | {"pods": list(pods)} | more
-
-
-def about(name: str) -> Row:
-    """As another node's agent tells of it."""
-    return {
-        key: value for key, value in a_pod(name, "b").items() if key not in ("state", "certificate", "knock", "clear")
-    }
+    return said | {"pods": list(pods), "elsewhere": {}} | more
 
 
 def claims(found: Proof) -> list[tuple[str, str]]:
@@ -51,7 +45,7 @@ def claims(found: Proof) -> list[tuple[str, str]]:
 
 
 def test_it_is_proven_when_every_pods_own_agent_says_so() -> None:
-    found = judge("shop", [said_by(a_pod(), about("api")), said_by(a_pod("api", "b"), node="b")], NOW)
+    found = judge("shop", [said_by(a_pod(), elsewhere=API), said_by(a_pod("api", "b"), node="b")], NOW)
     assert (found.proven, found.problems, found.notes) == (True, [], [])
     assert [pod["state"] for pod in found.pods] == ["captured", "captured"]
 
@@ -108,9 +102,21 @@ def test_one_missing_piece_is_one_problem_with_a_way_out(fields: Row, claim: str
 
 
 def test_a_pod_whose_agent_was_not_heard_is_not_proven_by_another() -> None:
-    found = judge("shop", [said_by(a_pod(), about("api"))], NOW)
+    found = judge("shop", [said_by(a_pod(), elsewhere=API)], NOW)
     assert claims(found) == [("shop/api", "agent")]
-    assert "node b" in found.problems[0].found
+    assert "it is on node b, from which no agent answered" in found.problems[0].found
+
+
+def test_nor_one_that_its_agent_does_not_know() -> None:
+    found = judge("shop", [said_by(a_pod(), elsewhere=API), said_by(node="b")], NOW)
+    assert claims(found) == [("shop/api", "agent")]
+    assert "the agent of its node b does not know it" in found.problems[0].found
+
+
+def test_nor_one_that_is_on_no_node_yet() -> None:
+    found = judge("shop", [said_by(a_pod(), elsewhere={"": ["shop/new"]})], NOW, expected={"shop/web", "shop/new"})
+    assert claims(found) == [("shop/new", "agent")]
+    assert "no node yet" in found.problems[0].found
 
 
 @pytest.mark.parametrize(
@@ -172,6 +178,13 @@ def test_what_is_not_promised_is_a_note_and_no_problem(said: Callable[[], Row], 
 def test_probes_are_kubelets_own_way_in() -> None:
     probe = {"direction": "in", "port": 8080, "peer": "Node a 192.0.2.1:4000", "kind": "probe"}
     assert judge("shop", [said_by(a_pod(clear=[probe]))], NOW).proven
+
+
+def test_one_nodes_pods_may_be_judged_alone() -> None:
+    found = judge("shop", [said_by(a_pod(), elsewhere=API)], NOW, node="a")
+    assert (found.proven, [pod["pod"] for pod in found.pods]) == (True, ["shop/web"])
+    assert found.notes == ["only the pods of node a were judged"]
+    assert claims(judge("shop", [said_by(elsewhere=API)], NOW, node="a")) == [("shop", "pods")]
 
 
 def test_counts_of_all_agents_are_added_and_the_latest_is_named() -> None:
