@@ -19,8 +19,7 @@ Key = tuple[str, str, str]  # namespace, direction, path
 @dataclass(slots=True)
 class _Count:
     connections: int = 0
-    last_ns: int = 0  # when the latest of them ended
-    peer: str = ""  # its other end
+    last: tuple[Flow, Ending] | None = None  # put into words when somebody asks, not once a connection
 
 
 @dataclass(slots=True)
@@ -32,8 +31,7 @@ class Paths:
     def ended(self, flow: Flow, ending: Ending) -> None:
         count = self._counts.setdefault(key_of(flow), _Count())
         count.connections += 1
-        count.last_ns = ending.started_ns + ending.duration_ns
-        count.peer = _peer(flow, ending)
+        count.last = (flow, ending)
 
     def of(self, namespace: str, live: Iterable[Flow]) -> list[dict[str, object]]:
         """Rows in the order of PATHS, "in" first. `live`: flows of the connections that are open."""
@@ -52,8 +50,8 @@ class Paths:
                             "path": path,
                             "ended": count.connections,
                             "open": opened[key],
-                            "last": rfc3339(count.last_ns) if count.last_ns else "",
-                            "last_peer": count.peer,
+                            "last": _when(*count.last) if count.last else "",
+                            "last_peer": _peer(*count.last) if count.last else "",
                         }
                     )
         return rows
@@ -68,6 +66,10 @@ def key_of(flow: Flow) -> Key:
     elif path == "plaintext" and not inbound and not flow.destination.namespace:
         path = "passthrough"
     return here.namespace, "in" if inbound else "out", path
+
+
+def _when(_: Flow, ending: Ending) -> str:
+    return rfc3339(ending.started_ns + ending.duration_ns)
 
 
 def _peer(flow: Flow, ending: Ending) -> str:
