@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from ambient.sources import manifests
 from ambient.sources.kubernetes import kinds
@@ -137,3 +139,27 @@ def test_paths_and_names_are_the_apis() -> None:
 def test_every_kind_and_version_that_can_be_read_is_watched() -> None:
     watched = {(r.api_version(version), r.kind) for r in (*kinds.CORE, *kinds.POLICIES) for version in r.versions}
     assert watched == set(manifests.KINDS)
+
+
+@pytest.mark.parametrize("resource", [*kinds.CORE, *kinds.POLICIES], ids=lambda resource: resource.name)
+def test_the_control_plane_may_watch_what_it_follows(resource: Resource) -> None:
+    """One kind that may not be listed is no World at all."""
+    file = pathlib.Path(__file__).parents[3] / "daemonset.yaml"
+    (role,) = (
+        body
+        for body in yaml.safe_load_all(file.read_text())
+        if body and (body["kind"], body["metadata"]["name"]) == ("ClusterRole", "ambient-control")
+    )
+
+    def may_watch(plural: str, group: str, name: str = "") -> bool:
+        return any(
+            group in rule["apiGroups"]
+            and plural in rule["resources"]
+            and {"list", "watch"} <= set(rule["verbs"])
+            and name in rule.get("resourceNames", [name])
+            for rule in role["rules"]
+        )
+
+    assert may_watch(resource.plural, resource.group)
+    definition = kinds.definition_of(resource)
+    assert not resource.group or may_watch(definition.plural, definition.group, resource.name)
