@@ -136,6 +136,27 @@ def test_a_build_is_found_again_until_its_sources_change(tmp_path: Path, monkeyp
     assert components.directory() != first
 
 
+def test_kwok_is_built_once_and_asks_for_no_build_of_kubernetes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+
+    def build(module: Path, output: Path, flags: str = "", package: str = ".") -> None:
+        assert (module / "go.mod").exists()
+        assert f"tool {package}" in (module / "go.mod").read_text()
+        output.write_text(flags)
+        made.append(output)
+
+    monkeypatch.setattr(layout, "CACHE", tmp_path)
+    monkeypatch.setattr(components, "_go", build)
+    found = components.build_kwok()
+    assert found.exists()
+    assert components.build_kwok() == found
+    assert len(made) == 1
+    assert not components.directory().exists()
+    assert "building kwok" in capsys.readouterr().out
+
+
 def test_programs_that_are_not_built_are_missed_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
