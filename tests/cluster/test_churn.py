@@ -18,64 +18,77 @@ from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 ENOUGH = 200  # requests of each client
+A_FEW = 10  # of thousands: kube-proxy is late now and then
 MARGIN_S = 1.0
 
 
-def measured(space: Space, scenario: str) -> Counter[str]:
-    """How requests failed while it went on."""
-    with churn.load(space) as loads:
-        churn.SCENARIOS[scenario](space)
-    print(f"{space.name}, {scenario}: {loads}")
-    assert all(load.worked >= ENOUGH for load in loads)
-    return Counter(error for load in loads for error in load.failed)
+class Churned:
+    """A furnished namespace, and how requests failed in it while a scenario went on."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._failed: dict[str, Counter[str]] = {}
+
+    def failed(self, scenario: str) -> Counter[str]:
+        """Measured when it is first asked for."""
+        if scenario not in self._failed:
+            with churn.load(self.space) as loads:
+                churn.SCENARIOS[scenario](self.space)
+            print(f"{self.space.name}, {scenario}: {loads}")
+            assert all(load.worked >= ENOUGH for load in loads)
+            self._failed[scenario] = Counter(error for load in loads for error in load.failed)
+        return self._failed[scenario]
 
 
-@pytest.fixture(scope="module")
-def without_mesh(cluster: Cluster) -> Iterator[dict[str, Counter[str]]]:
-    """What fails by scenario, before there is a mesh."""
-    space = Space(cluster, "churn-plain")
-    space.create()
+def furnished(cluster: Cluster, name: str, **labels: str) -> Iterator[Churned]:
+    space = Space(cluster, name)
+    space.create(**labels)
     churn.furnish(space)
     space.apply(churn.deployment(churn.FEW))
     churn.settled(space, churn.FEW)
-    yield {scenario: measured(space, scenario) for scenario in churn.SCENARIOS}
+    yield Churned(space)
     cluster.kubectl("delete", "namespace", space.name, "--wait=false")
 
 
 @pytest.fixture(scope="module")
-def enrolled(without_mesh: dict[str, Counter[str]], mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
-    del without_mesh, mesh  # the one measured, then the other there
-    space = Space(cluster, "churn-mesh")
-    space.create(**{"ambient.dev/mode": "enabled"})
-    churn.furnish(space)
-    space.apply(churn.deployment(churn.FEW))
-    churn.settled(space, churn.FEW)
-    yield space
-    cluster.kubectl("delete", "namespace", space.name, "--wait=false")
+def plain(cluster: Cluster) -> Iterator[Churned]:
+    yield from furnished(cluster, "churn-plain")
+
+
+@pytest.fixture(scope="module")
+def enrolled(mesh: Mesh, cluster: Cluster) -> Iterator[Churned]:
+    del mesh  # only to be there
+    yield from furnished(cluster, "churn-mesh", **{"ambient.dev/mode": "enabled"})
 
 
 @pytest.mark.parametrize("scenario", churn.SCENARIOS)
-def test_no_request_fails_that_would_not_without_the_mesh(
-    enrolled: Space, without_mesh: dict[str, Counter[str]], scenario: str
-) -> None:
-    failed = measured(enrolled, scenario)
-    assert failed.total() <= without_mesh[scenario].total(), (failed, without_mesh[scenario])
-    eventually("those that came are captured", lambda: captured(enrolled) >= {churn.STANDING, *churn.pods(enrolled)})
+def test_before_there_is_a_mesh_nearly_every_request_works(plain: Churned, scenario: str) -> None:
+    """How many do not is what the mesh is measured by."""
+    assert plain.failed(scenario).total() <= A_FEW
 
 
-def test_a_pod_that_was_told_to_end_keeps_its_connections_and_makes_new_ones(enrolled: Space) -> None:
-    enrolled.run(churn.lingering(server("leaving", "node1")))
-    eventually("it is captured", lambda: "leaving" in captured(enrolled))
-    ip = enrolled.ips("leaving")[0]
-    with enrolled.puppet("far") as far, enrolled.puppet("leaving", without_api=True) as leaving:
+@pytest.mark.parametrize("scenario", churn.SCENARIOS)
+def test_no_request_fails_that_would_not_without_the_mesh(enrolled: Churned, plain: Churned, scenario: str) -> None:
+    failed = enrolled.failed(scenario)
+    assert failed.total() <= plain.failed(scenario).total(), (failed, plain.failed(scenario))
+    everybody = lambda: captured(enrolled.space) >= {churn.STANDING, *churn.pods(enrolled.space)}  # noqa: E731
+    eventually("those that came are captured", everybody)
+
+
+def test_a_pod_that_was_told_to_end_keeps_its_connections_and_makes_new_ones(enrolled: Churned) -> None:
+    space = enrolled.space
+    space.run(churn.lingering(server("leaving", "node1")))
+    eventually("it is captured", lambda: "leaving" in captured(space))
+    ip = space.ips("leaving")[0]
+    with space.puppet("far") as far, space.puppet("leaving", without_api=True) as leaving:
         assert not far.open("chat", ip, 8080).error
         assert not far.say("chat", "echo before").error
-        enrolled.kubectl("delete", "pod/leaving", "--wait=false")
+        space.kubectl("delete", "pod/leaving", "--wait=false")
         told = time.monotonic()
         asked = 0
         while time.monotonic() < told + churn.LINGER_S - MARGIN_S:
             assert not far.say("chat", "echo meanwhile").error
-            assert not leaving.ask(enrolled.ips(churn.STANDING)[0], 8080).error
+            assert not leaving.ask(space.ips(churn.STANDING)[0], 8080).error
             asked += 1
         assert asked > 1
         assert far.do("ended", name="chat", timeout=30).how in {"closed", "reset"}
