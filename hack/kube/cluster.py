@@ -99,8 +99,12 @@ class Cluster:
 
     def restart(self, name: str) -> None:
         """Kill everything on a node and start it again, as after a power cut; returns when it is Ready again."""
-        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)  # the API knows whole seconds
         self.nodes[name].kill()
+        self.power_on(name)
+
+    def power_on(self, name: str) -> None:
+        """Start a node that was killed; returns when it is Ready again."""
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)  # the API knows whole seconds
         self.nodes[name].boot()
         self.nodes[name].start_kubernetes()
         self.await_ready(name, now)

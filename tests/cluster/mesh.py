@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import yaml
 
-from hack.kube import Cluster
+from hack.kube import Cluster, ClusterError, layout
 from tests.cluster.manifests import AMBIENT_IMAGE, Manifest
 
 NAMESPACE = "ambient-system"
@@ -38,7 +39,17 @@ class Mesh:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._keep_logs()
         self._cluster.delete(self._manifests)
+
+    def _keep_logs(self) -> None:
+        """Beside the cluster's own, which are kept when a session fails: pods that are gone cannot be asked."""
+        layout.LOGS.mkdir(parents=True, exist_ok=True)
+        for pod in self._cluster.get("pods", "--namespace", NAMESPACE)["items"]:
+            name = pod["metadata"]["name"]
+            with contextlib.suppress(ClusterError):  # of a pod that is ending
+                said = self._cluster.kubectl("--namespace", NAMESPACE, "logs", "--all-containers", name)
+                (layout.LOGS / f"{name}.log").write_text(said)
 
     def await_rollout(self) -> None:
         """Return when every Deployment and DaemonSet of the mesh runs what it says."""
