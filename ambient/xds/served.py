@@ -53,11 +53,13 @@ class ServerCall:
         self._messages = Messages(most)
         self._advanced = 0  # credited of the message that is not whole yet
         self._waiting: collections.deque[tuple[bytes, int]] = collections.deque()  # with what to credit for each
+        self._wanted = False  # somebody takes messages
         self._news = asyncio.Event()
         self._taker: Callable[[bytes | None], None] | None = None
 
     async def receive(self) -> bytes | None:
         """The next message; None when the client says no more, or is gone."""
+        self._ask_for_the_rest()
         while not self._waiting:
             if self.half_closed or self.over.is_set():
                 return None
@@ -70,6 +72,7 @@ class ServerCall:
     def deliver(self, taker: Callable[[bytes | None], None]) -> None:
         """From now on messages go to `taker` as they come, then None: for calls that live long and say little."""
         self._taker = taker
+        self._ask_for_the_rest()
         while self._waiting:
             self._give(*self._waiting.popleft())
         if self.half_closed:
@@ -101,9 +104,7 @@ class ServerCall:
         for message in whole:
             self._give(message, PREFIX_BYTES + len(message) - self._advanced)
             self._advanced = 0
-        if (ahead := len(self._messages) - self._advanced) > AHEAD_BYTES:
-            self._carrier.credit(self, ahead)
-            self._advanced += ahead
+        self._credit_ahead()
 
     def on_half_closed(self) -> None:
         """The client says no more."""
@@ -118,6 +119,17 @@ class ServerCall:
             self.over.set()
             self.on_half_closed()
         self.unsent.clear()
+
+    def _ask_for_the_rest(self) -> None:
+        """From now on messages are wanted: a long one may come whole. Before, its client may be nobody."""
+        self._wanted = True
+        self._credit_ahead()
+
+    def _credit_ahead(self) -> None:
+        """Of a message longer than the window the rest comes only when a part of it is credited before it is whole."""
+        if self._wanted and (ahead := len(self._messages) - self._advanced) > AHEAD_BYTES:
+            self._carrier.credit(self, ahead)
+            self._advanced += ahead
 
     def _give(self, message: bytes, count: int) -> None:
         if self._taker is None:

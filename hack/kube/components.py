@@ -20,6 +20,7 @@ from hack.kube import archive, config, layout, toolchain
 from hack.kube.errors import ClusterError
 
 SOURCES = Path(__file__).parent / "components"
+KWOK = Path(__file__).parent / "kwok"  # apart: what only a benchmark needs is not built for the tests
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
 ONE_FOR_ALL = "kubernetes"  # those are links to this: one binary shares what they have in common, which is most
 RECIPE = "1"  # to be counted up when the commands below change what they make
@@ -27,10 +28,14 @@ RECIPE = "1"  # to be counted up when the commands below change what they make
 
 def directory() -> Path:
     """Where the programs of this checkout's sources are, or are to be."""
+    return layout.CACHE / f"components-{_digest(SOURCES)}"
+
+
+def _digest(sources: Path) -> str:
     digest = hashlib.sha256(RECIPE.encode())
-    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(SOURCES)}\0".encode() + path.read_bytes() + b"\0")
-    return layout.CACHE / f"components-{digest.hexdigest()[:16]}"
+    for path in sorted(path for path in sources.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(sources)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def built() -> Path:
@@ -63,6 +68,19 @@ def build() -> Path:
     return target
 
 
+def build_kwok() -> Path:
+    """The program that plays the kubelets of nodes which do not exist; built, in some minutes, when it is missing."""
+    target = layout.CACHE / f"kwok-{_digest(KWOK)}"
+    layout.CACHE.mkdir(parents=True, exist_ok=True)
+    with _alone(layout.CACHE / "build.lock"):
+        if not target.exists():
+            print(f"kube: building kwok into {target}: some minutes, this once", flush=True)
+            scratch = target.with_suffix(".new")
+            _go(KWOK, scratch, package="sigs.k8s.io/kwok/cmd/kwok")
+            scratch.rename(target)
+    return target
+
+
 def kubernetes_version() -> str:
     """As its module has it: v1.34.4."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (SOURCES / "kubernetes/go.mod").read_text(), re.MULTILINE)
@@ -79,7 +97,7 @@ def _version_flags() -> str:
     return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in said.items())
 
 
-def _go(module: Path, output: Path, flags: str = "") -> None:
+def _go(module: Path, output: Path, flags: str = "", package: str = ".") -> None:
     command = [
         toolchain.go(),
         "build",
@@ -90,7 +108,7 @@ def _go(module: Path, output: Path, flags: str = "") -> None:
         "-o",
         str(output),
     ]
-    _run([*command, "."], module, {**os.environ, "CGO_ENABLED": "0"})
+    _run([*command, package], module, {**os.environ, "CGO_ENABLED": "0"})
 
 
 def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:

@@ -13,7 +13,6 @@ from tests.cluster import churn
 from tests.cluster.manifests import server
 from tests.cluster.mesh import Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import captured
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -71,14 +70,14 @@ def test_before_there_is_a_mesh_nearly_every_request_works(plain: Churned, scena
 def test_no_request_fails_that_would_not_without_the_mesh(enrolled: Churned, plain: Churned, scenario: str) -> None:
     failed = enrolled.failed(scenario)
     assert failed.total() <= plain.failed(scenario).total(), (failed, plain.failed(scenario))
-    everybody = lambda: captured(enrolled.space) >= {churn.STANDING, *churn.pods(enrolled.space)}  # noqa: E731
+    everybody = lambda: enrolled.space.captured() >= {churn.STANDING, *churn.pods(enrolled.space)}  # noqa: E731
     eventually("those that came are captured", everybody)
 
 
 def test_a_pod_that_was_told_to_end_keeps_its_connections_and_makes_new_ones(enrolled: Churned) -> None:
     space = enrolled.space
     space.run(churn.lingering(server("leaving", "node1")))
-    eventually("it is captured", lambda: "leaving" in captured(space))
+    eventually("it is captured", lambda: "leaving" in space.captured())
     ip = space.ips("leaving")[0]
     with space.puppet("far") as far, space.puppet("leaving", without_api=True) as leaving:
         assert not far.open("chat", ip, 8080).error

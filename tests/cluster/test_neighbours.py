@@ -11,7 +11,7 @@ from tests.cluster.footprint import Footprint, differences, settled
 from tests.cluster.manifests import server, service
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, LEAVE, captured
+from tests.cluster.test_mesh import ENROL, LEAVE
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -37,12 +37,12 @@ def test_rules_routes_and_plugins_are_what_they_were_with_the_mesh_and_after_it(
     before, files = settled(cluster, without=NAMESPACE), plugins(cluster)
     with Mesh(cluster, INSTALLED):
         space.kubectl("label", "namespace", space.name, ENROL)
-        eventually("every pod is captured", lambda: captured(space) == set(PODS), within=30)
+        eventually("every pod is captured", lambda: space.captured() == set(PODS), within=30)
         with space.puppet("client") as client:
             assert {client.ask("web").who["pod"] for _ in range(40)} == {"web-1", "web-2"}
         assert differences(before, settled(cluster, without=NAMESPACE)) == []
         space.kubectl("label", "namespace", space.name, LEAVE)
-        eventually("no pod is captured", lambda: not captured(space), within=30)
+        eventually("no pod is captured", lambda: not space.captured(), within=30)
     assert differences(before, settled(cluster, without=NAMESPACE)) == []
     assert differences(files, plugins(cluster)) == []
     with space.puppet("client") as client:

@@ -16,7 +16,7 @@ from tests.cluster import churn
 from tests.cluster.manifests import server, service
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, captured, policy
+from tests.cluster.test_mesh import ENROL, policy
 from tests.cluster.wire import tap
 from tests.mesh.waiting import eventually
 
@@ -31,7 +31,7 @@ BACK_S = 60.0
 
 @pytest.fixture(scope="module")
 def enrolled(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
-    """Servers and clients on both nodes, captured, STRICT."""
+    """Servers and clients on both nodes, STRICT."""
     del mesh  # only to be there
     space = Space(cluster, "outages")
     space.create()
@@ -39,7 +39,7 @@ def enrolled(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
     servers = (server(name, PODS[name], labels={"app": churn.NAME}) for name in ("web-1", "web-2"))
     space.run(*servers, *(server(name, on) for name, on in churn.CLIENTS.items()))
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == set(PODS), within=30)
+    eventually("every pod is captured", lambda: space.captured() == set(PODS), within=30)
     space.apply(policy("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}}))
     yield space
     cluster.kubectl("delete", "namespace", space.name, "--wait=false")
@@ -79,7 +79,7 @@ def test_a_minute_without_an_api_server_fails_no_request(enrolled: Space, cluste
     healed = lambda: [metric(cluster, ip, "ambient_control_source_errors") for ip in at.values()] == [0, 0]  # noqa: E731
     eventually("it has seen the API server again", healed, within=BACK_S)
     enrolled.run(server("after", "node2"))
-    eventually("a new pod is captured", lambda: "after" in captured(enrolled), within=BACK_S)
+    eventually("a new pod is captured", lambda: "after" in enrolled.captured(), within=BACK_S)
     enrolled.kubectl("delete", "pod/after", "--wait=false")
 
 

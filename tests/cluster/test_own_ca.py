@@ -14,7 +14,7 @@ from hack.kube import Cluster
 from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, captured
+from tests.cluster.test_mesh import ENROL
 from tests.cluster.test_rotation import await_everywhere, roots
 from tests.identity.test_ca_files import LOW, MIDDLE, ROOT
 from tests.mesh.waiting import eventually
@@ -51,7 +51,7 @@ def talking(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
     space.create()
     space.run(server("web", "node2"), server("client", "node1"))
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == {"web", "client"}, within=30)
+    eventually("every pod is captured", lambda: space.captured() == {"web", "client"}, within=30)
     yield space
     cluster.kubectl("delete", "namespace", space.name)
 

@@ -13,7 +13,7 @@ from hack.kube import Cluster
 from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import CLIENT, ENROL, captured, policy
+from tests.cluster.test_mesh import CLIENT, ENROL, policy
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -29,7 +29,7 @@ def enrolled(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
     space.create()
     space.run(server("web", "node2"), server("news", "node2", labels={"app": "news"}), server("client", "node1"))
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == {"web", "news", "client"}, within=30)
+    eventually("every pod is captured", lambda: space.captured() == {"web", "news", "client"}, within=30)
     yield space
     cluster.kubectl("delete", "namespace", space.name)
 

@@ -16,7 +16,7 @@ from hack.kube.controlplane import ADMIN
 from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, captured
+from tests.cluster.test_mesh import ENROL
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +31,7 @@ def rotating(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
     space.create()
     space.run(server("web", "node2"), server("client", "node1"))
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == {"web", "client"}, within=30)
+    eventually("every pod is captured", lambda: space.captured() == {"web", "client"}, within=30)
     yield space
     cluster.kubectl("delete", "namespace", space.name)
 

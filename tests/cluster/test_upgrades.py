@@ -10,7 +10,7 @@ from hack.kube import Cluster
 from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, captured
+from tests.cluster.test_mesh import ENROL
 from tests.mesh.puppets import Puppet
 from tests.mesh.waiting import eventually
 
@@ -27,7 +27,7 @@ def crowded(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
     space.create()
     space.run(server("sink", "node2"), server("crowd", "node1"))
     cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: captured(space) == {"sink", "crowd"}, within=30)
+    eventually("every pod is captured", lambda: space.captured() == {"sink", "crowd"}, within=30)
     yield space
     cluster.kubectl("delete", "namespace", space.name)
 

@@ -277,6 +277,27 @@ def misbehaved(test: Callable[[Raw], Awaitable[None]]) -> None:
     served(run)
 
 
+def test_of_a_call_whose_messages_nobody_takes_no_more_comes_than_a_window_holds() -> None:
+    """The handler waits, as it does for who is asking."""
+
+    async def test(found: Raw) -> None:
+        await found.say()
+        await found.hear(h2.events.RemoteSettingsChanged)
+        number, sent = found.begin("/test.Test/Patient"), 0
+        found.http.send_data(number, b"\0" + BIG.to_bytes(4, "big"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    while room := min(found.http.local_flow_control_window(number), 16_384):
+                        found.http.send_data(number, b"x" * room)
+                        sent += room
+                    await found.say()
+                    await found.hear(h2.events.WindowUpdated)
+        assert 0 < sent <= serving.STREAM_WINDOW
+
+    misbehaved(test)
+
+
 def test_what_is_no_grpc_is_told_so() -> None:
     async def test(found: Raw) -> None:
         found.begin("/test.Test/Echo", content_type="text/html")
