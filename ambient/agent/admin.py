@@ -39,14 +39,15 @@ class Admin:
     async def _wait(self, asked: dict[str, Any]) -> dict[str, object]:
         """Return when the agent has converged to a source revision."""
         agent, revision = self._agent, str(asked.get("revision", ""))
+        convergence = agent.convergence
         timeout = min(float(asked.get("timeout_s", 10.0)), WAIT_MOST_S)
         try:
-            async with asyncio.timeout(timeout), agent.converged:
-                await agent.converged.wait_for(lambda: agent.revision == revision and not agent.not_ready())
+            async with asyncio.timeout(timeout), convergence.done:
+                await convergence.done.wait_for(lambda: convergence.revision == revision and not agent.not_ready())
         except TimeoutError:
-            waits = "; ".join(agent.not_ready() + agent.source_errors) or "nothing named"
+            waits = "; ".join(agent.not_ready() + convergence.errors) or "nothing named"
             raise Refused(
-                f"node {agent.settings.node} is at revision {agent.revision or 'none'} after {timeout:g} s, "
+                f"node {agent.settings.node} is at revision {convergence.revision or 'none'} after {timeout:g} s, "
                 f"not at {revision}; it waits for: {waits}"
             ) from None
         return agent.status()

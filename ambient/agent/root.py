@@ -25,12 +25,13 @@ from ambient import config
 from ambient.agent import upstream
 from ambient.agent.admin import Admin
 from ambient.agent.cni.parts import Cni
+from ambient.agent.convergence import Convergence
 from ambient.agent.enrolment import Enrolment
 from ambient.agent.knock import Knocks
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
 from ambient.agent.worlds import Worlds
-from ambient.capture import cgroups, host, netns
+from ambient.capture import cgroups, netns
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
@@ -42,7 +43,6 @@ from ambient.dataplane.wire import Message
 from ambient.identity.ca_dir import CaUnusable
 from ambient.identity.store import CertificateStore
 from ambient.identity.svid import Svid
-from ambient.model.mesh import IPAddress
 from ambient.model.world import World
 from ambient.observe.admin import AdminServer
 from ambient.observe.http import HttpServer
@@ -56,7 +56,6 @@ log = logging.getLogger(__name__)
 
 # An app's first bytes wait for the other side's 200: a request that is tried at a second endpoint was seen by no first.
 FLAGS = abi.SettingsFlag.ACKNOWLEDGES | abi.SettingsFlag.NO_EARLY_DATA
-TICK_S = 5.0  # how often what has no event is looked after: pods not found yet, capture's integrity, old decisions
 HANDOVER_S = 5.0  # an agent that was sent away lets go of capture within 1 s
 
 
@@ -65,21 +64,14 @@ class Agent:
 
     capture: Capture
     enrolment: Enrolment
+    convergence: Convergence
 
     def __init__(self, settings: config.AgentSettings) -> None:
         self.settings = settings
-        self.revision = ""  # of the source, fully applied
-        self.converged = asyncio.Condition()
-        self.source_errors: list[str] = []
-        self._changed = asyncio.Event()
-        self._next: World | None = None
-        self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
         self._stop = asyncio.Event()
         self._binary = settings.engine_binary or process.BINARY
         self._build = ""  # of the engines we start
-        self._problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._tasks: set[asyncio.Task[None]] = set()
-        self._inherited: list[Message] | None = []  # the inventory of an engine that outlived an agent; None: judged
         self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
 
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -151,7 +143,18 @@ class Agent:
         self.enrolment.inherit(listeners, contexts)
         kept = {cookie: next(iter(each.values())) for cookie, each in listeners.items()}
         self.cni.sandboxes.restore(self.capture.enrolled(), lambda cookie: netns.of_socket(kept[cookie]))
-        self._inherited = rows.messages
+        self.convergence = Convergence(
+            self.worlds,
+            self.proxy,
+            self.engines,
+            self.capture,
+            self.enrolment,
+            self.in_order,
+            inherited=rows.messages,
+            is_leaving=lambda: self.cni.is_leaving,
+            metrics=self.metrics,
+            tell=self._tell,
+        )
 
     async def run(self) -> None:
         """Raises what made a guarded task fail."""
@@ -167,16 +170,16 @@ class Agent:
         try:
             for server in servers:
                 await server.start()
-            await self.cni.start(self.worlds, self.enrolment, self.settle)
+            await self.cni.start(self.worlds, self.enrolment, self.convergence.settle)
             await self._until_one_ends(
                 {
                     "certificates": self.store.run(),
                     "engines": self.engines.run(),
                     "engines' doors": self.engines.watch(),
-                    "source": self._watch(),
+                    "source": self.convergence.follow(self._upstream.watch()),
                     **self._upstream.jobs(),
-                    "converge": self._converge(),
-                    "tick": self._tick(),
+                    "converge": self.convergence.run(),
+                    "tick": self.convergence.tick(),
                     "cni": self._keep_plugin(),
                     "stop": self._stopped(),
                 }
@@ -199,9 +202,9 @@ class Agent:
         """What readiness waits for, by name."""
         blockers = [] if self.engines.attached else ["engine"]
         blockers += [f"engine {pid}: does not answer" for pid in self.engines.silent]
-        if not self.revision:
+        if not self.convergence.revision:
             blockers.append("first-world")
-        blockers += [f"capture: {problem}" for problem in self._problems.values()]
+        blockers += [f"capture: {problem}" for problem in self.convergence.problems.values()]
         blockers += [self.cni.problem] if self.cni.problem else []
         missing = {pod.identity for pod in self.pods if self.store.get(pod.identity) is None}
         blockers += sorted(f"certificate {identity}" for identity in missing)
@@ -221,112 +224,12 @@ class Agent:
             except Superseded as error:
                 log.warning("%s; leaving everything to it", error)
 
-    async def _watch(self) -> None:
-        """The source's Worlds, newest wins; its errors are kept beside the last good one."""
-        async for item in self._upstream.watch():
-            if isinstance(item, World):
-                self.source_errors = []
-                self._next = item
-                self._changed.set()
-            else:
-                self.source_errors = list(item.errors)
-                log.error("keeping the last good configuration: %s", item)
-            self.metrics.config_errors = len(self.source_errors)
-        raise RuntimeError("the source ended")
-
-    async def _converge(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._next is None:
-                continue  # before the first World nothing is judged, and nobody let go
-            asked = self._asked
-            touched = await self.worlds.take(self._next)
-            self.proxy.world = self.world  # what is denied now must not wait for anything that could fail
-            self.proxy.revise(self.proxy.decisions.touched(touched))
-            self.proxy.waiting.touched(touched)
-            if not await self._capture_all():
-                continue
-            self._listen()
-            self._tell()
-            try:
-                await self.engines.barrier()
-            except TimeoutError as error:  # not converged: what was sent waits in its socket, and is asked after again
-                log.error("%s", error)  # noqa: TRY400 - as above
-                self._changed.set()
-                continue
-            async with self.converged:
-                self.revision = self.world.revision
-                self._settled = asked
-                self.converged.notify_all()
-
-    async def _capture_all(self) -> bool:
-        """Make the node's capture what the World says. False when that failed as a whole: the next tick tries again."""
-        try:
-            self.proxy.host = await self.in_order(self._know_node)
-            await self.enrolment.converge(self.world, nobody=self.cni.is_leaving)
-        except (CaptureError, OSError) as error:
-            self._missing("pods", error)
-            return False
-        self._problems.pop("pods", None)
-        return True
-
-    def _missing(self, what: str, error: Exception) -> None:
-        if self._problems.get(what) != str(error):
-            log.error("%s: capture is not whole: %s", what, error)
-        self._problems[what] = str(error)
-
-    def _know_node(self) -> frozenset[IPAddress]:
-        found = host.addresses()
-        self.capture.know_node(found)
-        return found
-
     def _tell(self) -> None:
         self._upstream.tell(self.enrolment.captured(), self.enrolment.failures, self.world.workloads)
 
-    async def settle(self) -> None:
-        """Converge, taking in what is true now, and return when that is done."""
-        self._asked += 1
-        asked = self._asked
-        self._changed.set()
-        async with self.converged:
-            await self.converged.wait_for(lambda: self._settled >= asked)
-
     async def _keep_plugin(self) -> None:
-        async with self.converged:
-            await self.converged.wait_for(lambda: self.revision != "")
+        await self.convergence.first()
         await self.cni.run()
-
-    def _listen(self) -> None:
-        """The first World is there: judge what an earlier agent allowed, then be asked."""
-        if self._inherited is None:
-            return
-        self.proxy.inherit(self._inherited)
-        self._inherited = None
-        self.engines.listen()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            try:
-                for mended in await self.in_order(self.capture.verify):
-                    log.warning("capture was tampered with: %s", mended)
-                moved = await self.enrolment.moved()
-                self._problems.pop("kernel", None)
-            except (CaptureError, OSError) as error:
-                self._missing("kernel", error)
-                moved = False
-            if moved or self._problems or self.enrolment.failures or self.cni.is_leaving:
-                self._changed.set()
-            asked = self.proxy.decisions.out_of_force()
-            try:
-                rows = await self.engines.inventory(answers=True)
-            except TimeoutError as error:
-                log.error("%s", error)  # noqa: TRY400 - as above
-                self._changed.set()  # whoever waits for readiness is told when it answers again
-                continue
-            alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
-            self.proxy.decisions.drop_unused(asked, alive)
 
     async def _stopped(self) -> None:
         await self._stop.wait()
@@ -386,10 +289,10 @@ class Agent:
         """What the lab and `ambient get` see first."""
         return {
             "node": self.settings.node,
-            "revision": self.revision,
+            "revision": self.convergence.revision,
             "ready": not self.not_ready(),
             "blockers": self.not_ready(),
-            "errors": self.source_errors,
+            "errors": self.convergence.errors,
             "agent_pid": os.getpid(),
             "engine_pid": self.engines.pid,
             "leaving": self.enrolment.leaving,

@@ -51,7 +51,7 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
             node=agent.settings.node,
             host=frozenset(agent.proxy.host),
             blockers=blockers,
-            errors=agent.source_errors,
+            errors=agent.convergence.errors,
             paths=agent.paths.of(namespace, live or ()),
             seen=seen,
         ),
