@@ -61,7 +61,7 @@ def certificates(cluster: Cluster) -> list[dict[str, Any]]:
     return found
 
 
-def await_everywhere(cluster: Cluster, *, trusts: set[str], signed_by: str) -> None:
+def await_everywhere(cluster: Cluster, *, trusts: set[str], signed_by: str, within: float = 60) -> None:
     def there() -> bool:
         held = certificates(cluster)
         return len(held) >= 2 and all(
@@ -69,7 +69,7 @@ def await_everywhere(cluster: Cluster, *, trusts: set[str], signed_by: str) -> N
             for row in held
         )
 
-    eventually(f"{signed_by} signs and {trusts} are trusted", there, within=60)
+    eventually(f"{signed_by} signs and {trusts} are trusted", there, within=within)
 
 
 def test_a_rotation_under_traffic_refuses_and_cuts_nothing(rotating: Space, cluster: Cluster, mesh: Mesh) -> None:
