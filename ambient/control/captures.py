@@ -1,7 +1,7 @@
 """Node reports become annotations: `ambient.dev/captured` on each pod that is, and on no other.
 
 Only a pod that the World has on the reporting node is written to, and only if it still is that pod (by its uid). Every
-report is compared with what is there, so a replica needs to remember nothing; writing the same again changes nothing.
+report is compared with what is there, because any replica may get the next one; writing the same again changes nothing.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class Captures:
     def __init__(
         self, kubernetes: Api, events: Events, *, world: Callable[[], World], is_marked: Callable[[Workload], bool]
     ) -> None:
-        """`is_marked`: what the World says of the annotation of an enrolled pod."""
+        """`is_marked`: what the World says of a pod's annotation."""
         self._api = kubernetes
         self._events = events
         self._world = world
         self._is_marked = is_marked
         self._places = asyncio.Semaphore(WRITES)
-        self._last: dict[str, frozenset[str]] = {}  # uids captured by a node's last report: some may be un-enrolled now
+        self._last: dict[str, frozenset[str]] = {}  # by node: uids that we marked, while the World may not say so yet
 
     async def apply(self, node: str, report: Report) -> tuple[PodRef, ...]:
         """See node_server.Apply."""
         world, last = self._world(), self._last.get(node, frozenset())
-        planned = plan(world, node, report, lambda pod: self._is_marked(pod) if pod.enrolled else pod.uid in last)
+        planned = plan(world, node, report, lambda pod: self._is_marked(pod) or (not pod.enrolled and pod.uid in last))
         self._warn(world, node, report.failures)
         done = await asyncio.gather(*(self._write(mark) for mark in planned.marks), return_exceptions=True)
         failed = [error for error in done if isinstance(error, BaseException)]

@@ -122,7 +122,7 @@ class Workload:
     ready: bool = False
     draining: bool = False  # leaving but still serving: for those who find nobody else
     enrolled: bool = False
-    captured: bool = True  # if enrolled: it really is by now, so tunnels to it are accepted
+    captured: bool = True  # it really is by now, so tunnels to it are accepted; if enrolled: others may still be let go
     host_network: bool = False
     locality: Locality = Locality()
     capture: CaptureSettings = CaptureSettings()

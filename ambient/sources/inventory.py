@@ -112,6 +112,6 @@ class Parents:
         return dataclasses.replace(
             pod.workload,
             enrolled=enrolled,
-            captured=enrolled and (pod.captured or not announced),
+            captured=pod.captured or not announced,
             locality=self.locality(pod.workload.node),
         )

@@ -202,10 +202,10 @@ def test_a_twin_takes_its_name_back_when_it_is_alone_again() -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["enabled", "disabled"])
-def test_a_pod_is_captured_if_it_is_enrolled_and_says_so_where_pods_say_so(
+def test_a_pod_is_captured_if_it_says_so_where_pods_say_so_whether_it_is_enrolled_or_still_let_go(
     announced: bool, annotations: dict[str, str], captured: bool, mode: str
 ) -> None:
     pod = manifests.translate(a_manifest("Pod", labels={"ambient.dev/mode": mode}, annotations=annotations))
     assert pod.object
     world = Inventory(World(), announced).apply([(pod.ref, pod.object)], (), revision="1").world
-    assert world.workloads["shop/x"].captured is (captured and mode == "enabled")
+    assert world.workloads["shop/x"].captured is captured
