@@ -1,7 +1,7 @@
 """Node reports become annotations: `ambient.dev/captured` on each pod that is, and on no other.
 
 Only a pod that the World has on the reporting node is written to, and only if it still is that pod (by its uid). Every
-report is compared with what is there, so a replica needs to remember nothing; writing the same again changes nothing.
+report is compared with what is there, because any replica may get the next one; writing the same again changes nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Mark:
 class Plan:
     marks: tuple[Mark, ...]
     unknown: tuple[PodRef, ...]  # reported, but not by our knowledge pods of that node
+    captured: frozenset[str]  # uids
 
 
 def plan(world: World, node: str, report: Report, is_marked: Callable[[Workload], bool]) -> Plan:
@@ -44,24 +45,29 @@ def plan(world: World, node: str, report: Report, is_marked: Callable[[Workload]
     known = {pod for pod in report.captured if pod in here and not here[pod].host_network}
     coming = [Mark(pod, True) for pod in sorted(known) if not is_marked(here[pod])]
     going = [Mark(pod, False) for pod in sorted(here.keys() - known) if is_marked(here[pod])]
-    return Plan(marks=(*coming, *going), unknown=tuple(sorted(report.captured - known)))
+    return Plan(
+        marks=(*coming, *going),
+        unknown=tuple(sorted(report.captured - known)),
+        captured=frozenset(pod.uid for pod in known),
+    )
 
 
 class Captures:
     def __init__(
         self, kubernetes: Api, events: Events, *, world: Callable[[], World], is_marked: Callable[[Workload], bool]
     ) -> None:
-        """`is_marked`: what the World says of a pod's annotation, whether or not the pod is enrolled."""
+        """`is_marked`: what the World says of a pod's annotation."""
         self._api = kubernetes
         self._events = events
         self._world = world
         self._is_marked = is_marked
         self._places = asyncio.Semaphore(WRITES)
+        self._last: dict[str, frozenset[str]] = {}  # by node: uids that we marked, while the World may not say so yet
 
     async def apply(self, node: str, report: Report) -> tuple[PodRef, ...]:
         """See node_server.Apply."""
-        world = self._world()
-        planned = plan(world, node, report, self._is_marked)
+        world, last = self._world(), self._last.get(node, frozenset())
+        planned = plan(world, node, report, lambda pod: self._is_marked(pod) or (not pod.enrolled and pod.uid in last))
         self._warn(world, node, report.failures)
         done = await asyncio.gather(*(self._write(mark) for mark in planned.marks), return_exceptions=True)
         failed = [error for error in done if isinstance(error, BaseException)]
@@ -69,6 +75,9 @@ class Captures:
             raise others[0]
         if failed:
             raise ReportNotApplied(f"{len(failed)} of {len(done)} pods could not be written: {failed[0]}")
+        self._last[node] = planned.captured
+        if len(self._last) > len(world.nodes):
+            self._last = {name: uids for name, uids in self._last.items() if name in world.nodes}
         return planned.unknown
 
     async def _write(self, mark: Mark) -> None:

@@ -36,6 +36,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.server = ApiServer()
+        self.knows_marks = True  # False: the news of them has not come yet
         self.workloads: dict[str, Workload] = {}
         self.events = Events(self.server.api(), "control-1", now=virtual.now)
         self.captures = self.a_replica()
@@ -54,7 +55,7 @@ class Cluster:
         return World.build(nodes=[Node(name=n) for n in ("node-1", "node-2")], workloads=self.workloads.values())
 
     def is_marked(self, pod: Workload) -> bool:
-        return self.annotation(pod.name) == "true"
+        return self.knows_marks and self.annotation(pod.name) == "true"
 
     def annotation(self, name: str) -> str | None:
         found: str | None = self.server.get("pods", "shop", name)["metadata"].get("annotations", {}).get(CAPTURED)
@@ -96,14 +97,28 @@ def test_a_replica_that_never_heard_of_the_node_puts_right_what_another_wrote() 
     in_a_cluster(test)
 
 
-@pytest.mark.parametrize("another", [False, True], ids=["the same replica", "another replica"])
-def test_a_pod_that_was_un_enrolled_loses_the_annotation_when_it_is_let_go(another: bool) -> None:
+def test_a_pod_that_was_un_enrolled_loses_the_annotation_whichever_replica_hears_of_it() -> None:
+    """An agent's reports are short calls, and a Service spreads these over the replicas."""
+
+    async def test(cluster: Cluster) -> None:
+        await cluster.captures.apply("node-1", report("web", "api"))
+        cluster.workloads["shop/web"] = a_pod("web", enrolled=False)
+        await cluster.a_replica().apply("node-1", report("api"))
+        assert [cluster.annotation(name) for name in ("web", "api")] == [None, "true"]
+
+    in_a_cluster(test)
+
+
+def test_a_pod_that_was_un_enrolled_loses_the_annotation_when_it_is_let_go() -> None:
+    """Also at once, before the replica has seen what it wrote itself."""
+
     async def test(cluster: Cluster) -> None:
         await cluster.captures.apply("node-1", report("web", "api"))
         cluster.workloads["shop/web"] = a_pod("web", enrolled=False)
         await cluster.captures.apply("node-1", report("web", "api"))
         assert cluster.annotation("web") == "true"
-        await (cluster.a_replica() if another else cluster.captures).apply("node-1", report("api"))
+        cluster.knows_marks = False
+        await cluster.captures.apply("node-1", report("api"))
         assert cluster.annotation("web") is None
 
     in_a_cluster(test)
@@ -215,5 +230,14 @@ def test_a_failure_becomes_an_event_on_the_pod_and_only_on_a_pod_of_the_node() -
         ]
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
+
+    in_a_cluster(test)
+
+
+def test_of_nodes_that_are_gone_nothing_is_kept() -> None:
+    async def test(cluster: Cluster) -> None:
+        for number in range(50):
+            await cluster.captures.apply(f"node-{number}", report())
+        assert len(cluster.captures._last) <= 2
 
     in_a_cluster(test)
