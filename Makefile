@@ -19,7 +19,7 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 PYTHON := $(PY)
 PROTOS := $(wildcard ambient/xds/proto/*.proto)
 
-.PHONY: help demo test test-plain test-kernel lint native setup bench bench-control clean format
+.PHONY: help demo test test-plain test-kernel lint native setup bench bench-control bench-scale clean format
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -88,6 +88,11 @@ bench: setup
 
 bench-control: setup
 	$(PY) -m bench.control
+
+# On a real API server with nodes and pods that kwok plays; root. The first time builds kwok, and Kubernetes.
+bench-scale: kube-components
+	@[ "$$(id -u)" = 0 ] || { echo "make bench-scale: it needs root" >&2; exit 1; }
+	$(PY) -m bench.control.real
 	$(PY) -m bench.control.certificates
 
 native: $(PROTOS:.proto=_pb2.py)

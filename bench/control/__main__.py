@@ -58,7 +58,7 @@ def main(
             columns = {target: measure.pushes(there, agents, changes, ("change",))}
     except (measure.Failed, cpu.ProcessGone, TimeoutError) as error:
         raise click.ClickException(str(error)) from error
-    _write(output, columns, agents, changes, note)
+    write(output, columns, agents, changes, note)
     console.print(report.table(columns, agents))
     console.print(f"figures: {output}")
 
@@ -73,7 +73,7 @@ def _size(pods: int, agents: int, changes: int, rounds: int, console: Console) -
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
-def _write(output: Path, columns: dict[str, Figures], agents: int, changes: int, note: str) -> None:
+def write(output: Path, columns: dict[str, Figures], agents: int, changes: int, note: str) -> None:
     result = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "note": note,

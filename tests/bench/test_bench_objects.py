@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ambient.sources import manifests
-from bench.control import objects
+from bench.control import objects, wanted
 from bench.control.apiserver import PAGE, pages
 
 FED = {
@@ -34,3 +34,22 @@ def test_lists_come_in_pages_that_name_the_next_one(count: int, sizes: list[int]
     found = [json.loads(page) for page in pages({} for _ in range(count))]
     assert [len(page["items"]) for page in found] == sizes
     assert [page["metadata"]["continue"] for page in found] == [*map(str, range(1, len(sizes))), ""]
+
+
+CREATED = {
+    "Namespace": wanted.namespace(7),
+    "Node": wanted.node(7),
+    "Service": wanted.service(7, 20),
+    "Pod": wanted.pod(7, 20),
+    "AuthorizationPolicy": wanted.policy(7),
+}
+
+
+@pytest.mark.parametrize("kind", CREATED)
+def test_what_is_created_says_what_the_object_is_and_leaves_to_the_server_what_is_its(kind: str) -> None:
+    version, whole = FED[kind]
+    created = CREATED[kind]
+    assert created["metadata"].keys() <= {"name", "namespace", "labels", "annotations"}
+    assert created["metadata"]["name"] == whole["metadata"]["name"]
+    assert created["metadata"].get("labels") == whole["metadata"].get("labels")
+    assert manifests.translate({"apiVersion": version, "kind": kind, **created}).ref.kind == kind
