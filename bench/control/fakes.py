@@ -13,14 +13,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import lightkube
 import yaml
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.generic_resource import create_namespaced_resource
-from lightkube.types import PatchType
 
 from ambient.control import api
-from ambient.control.api import Kind
+from ambient.control.api import Kind, Patch
 from ambient.lab import linux
 from ambient.sources import kubernetes
 from bench.control import objects, wanted
@@ -29,24 +25,26 @@ from hack.kube.controlplane import ADMIN
 from hack.kube.service import Service
 
 INSTALLED = Path(__file__).parents[2] / "daemonset.yaml"
-KINDS = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace", "Role", "RoleBinding"}
+KINDS = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "Namespace",
+    "Role",
+    "RoleBinding",
+    "ServiceAccount",
+}
 NAMESPACE, CONTROL, AGENT = "ambient-system", "ambient-control", "ambient-agent"
 AUDIENCE = "ambient-control"
 POLICIES = 500
 WRITERS = 32  # objects under way at once
 RUNNING_S = 900.0
 LOOK_S = 1.0
-PLURALS = {
-    "AuthorizationPolicy": "authorizationpolicies",
-    "Namespace": "namespaces",
-    "Node": "nodes",
-    "Pod": "pods",
-    "Service": "services",
-    "ServiceAccount": "serviceaccounts",
-}
-CLUSTER_WIDE = ("Namespace", "Node")
-POD = create_namespaced_resource("", "v1", "Pod", "pods")
-POLICY = create_namespaced_resource("ambient.dev", "v1alpha1", "AuthorizationPolicy", "authorizationpolicies")
+NAMESPACES = Kind("Namespace", "namespaces", namespaced=False)
+NODES = Kind("Node", "nodes", namespaced=False)
+ACCOUNTS = Kind("ServiceAccount", "serviceaccounts")
+SERVICES = Kind("Service", "services")
+POLICY = Kind("AuthorizationPolicy", "authorizationpolicies", "ambient.dev/v1alpha1")
 
 
 class Fakes:
@@ -55,7 +53,8 @@ class Fakes:
     def __init__(self, cluster: Cluster, pods: int) -> None:
         self.cluster = cluster
         self.pods, self.services = pods, pods // 5
-        self.client = lightkube.Client(config=KubeConfig.from_file(layout.kubeconfig(ADMIN)), trust_env=False)
+        self._runner = asyncio.Runner()
+        self._api = api.LightkubeApi(kubernetes.connect(layout.kubeconfig(ADMIN)))
         self._ready: dict[int, bool] = {}
 
     def service(self, name: str) -> Service:
@@ -65,18 +64,16 @@ class Fakes:
     def furnish(self) -> None:
         """Create everything, and return when every pod is Running."""
         installed = [body for body in yaml.safe_load_all(INSTALLED.read_text()) if body]
-        accounts = [body for body in installed if body["kind"] == "ServiceAccount"]
-        self.cluster.apply([body for body in installed if body["kind"] in KINDS] + accounts)
+        self.cluster.apply([body for body in installed if body["kind"] in KINDS])
         kwok = [str(components.build_kwok()), f"--kubeconfig={layout.kubeconfig(ADMIN)}", "--manage-all-nodes"]
-        self._create("v1", "Namespace", map(wanted.namespace, range(objects.NAMESPACES)))
-        self._create("v1", "Node", map(wanted.node, range(objects.NODES)))
+        self._create(NAMESPACES, map(wanted.namespace, range(objects.NAMESPACES)))
+        self._create(NODES, map(wanted.node, range(objects.NODES)))
         self.service("kwok").start(kwok)
-        self._create("v1", "ServiceAccount", map(wanted.account, range(self.services)))
-        self._create("v1", "Service", (wanted.service(number, self.services) for number in range(self.services)))
-        self._create("ambient.dev/v1alpha1", "AuthorizationPolicy", map(wanted.policy, range(POLICIES)))
+        self._create(ACCOUNTS, map(wanted.account, range(self.services)))
+        self._create(SERVICES, (wanted.service(number, self.services) for number in range(self.services)))
+        self._create(POLICY, map(wanted.policy, range(POLICIES)))
         self._create(
-            "v1",
-            "Pod",
+            api.POD,
             [wanted.agents_pod(AGENT, NAMESPACE), *(wanted.pod(number, self.services) for number in range(self.pods))],
         )
         deadline = time.monotonic() + RUNNING_S
@@ -111,31 +108,31 @@ class Fakes:
     def _change_pod(self, number: int) -> None:
         number %= self.pods
         ready = self._ready[number] = not self._ready.get(number, True)
-        pod = objects.pod(number, self.services)["metadata"]
-        condition = {"type": "Ready", "status": str(ready)}
-        change = {"status": {"conditions": [condition]}}
-        self.client.patch(POD.Status, pod["name"], change, namespace=pod["namespace"])
+        metadata = wanted.name_of(objects.pod(number, self.services))
+        status = {"conditions": [{"type": "Ready", "status": str(ready)}]}
+        self._runner.run(self._api.patch(api.POD, {"metadata": metadata, "status": status}, Patch.MERGE, status=True))
 
     def _change_policy(self, number: int) -> None:
         policy = objects.policy(number % POLICIES)
         policy["spec"]["rules"][0]["to"][0]["operation"]["ports"] = [str(1 + number % 60_000)]
-        metadata, change = policy["metadata"], {"spec": policy["spec"]}
-        self.client.patch(POLICY, metadata["name"], change, namespace=metadata["namespace"], patch_type=PatchType.MERGE)
+        changed = {"metadata": wanted.name_of(policy), "spec": policy["spec"]}
+        self._runner.run(self._api.patch(POLICY, changed, Patch.MERGE))
 
-    def _create(self, version: str, kind: str, some: Iterable[objects.Object]) -> None:
-        asyncio.run(self._create_all(Kind(kind, PLURALS[kind], version, kind not in CLUSTER_WIDE), iter(some)))
-
-    async def _create_all(self, kind: Kind, some: Iterator[objects.Object]) -> None:
-        there = api.LightkubeApi(kubernetes.connect(layout.kubeconfig(ADMIN)))
+    def _create(self, kind: Kind, some: Iterable[objects.Object]) -> None:
+        rest = iter(some)
 
         async def write() -> None:
-            for body in some:  # whose turn it is takes the next
-                await there.create(kind, {"apiVersion": kind.api_version, "kind": kind.kind, **body})
+            for body in rest:  # whose turn it is takes the next
+                await self._api.create(kind, {"apiVersion": kind.api_version, "kind": kind.kind, **body})
 
-        try:
+        async def write_all() -> None:
             await asyncio.gather(*(write() for _ in range(WRITERS)))
-        finally:
-            await there.aclose()
+
+        self._runner.run(write_all())
+
+    def close(self) -> None:
+        self._runner.run(self._api.aclose())
+        self._runner.close()
 
     def _pending(self) -> str:
         """One of those that do not run yet, if there is any."""
@@ -150,8 +147,8 @@ def up(pods: int) -> Iterator[Fakes]:
     cluster = Cluster(nodes=0)
     try:
         cluster.up()
-        with linux.inside_netns(layout.NETNS_DIR / layout.CONTROL_PLANE):
-            fakes = Fakes(cluster, pods)
+        network = linux.inside_netns(layout.NETNS_DIR / layout.CONTROL_PLANE)
+        with network, contextlib.closing(Fakes(cluster, pods)) as fakes:
             fakes.furnish()
             yield fakes
     finally:

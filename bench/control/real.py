@@ -28,6 +28,7 @@ from hack.kube.pki import Pair
 
 RESULTS = Path(__file__).parents[1] / "results" / "control-real.json"
 GRPC, HEALTH, AGENT_HEALTH = 15012, 15021, 15031
+WATCHER = "watcher"  # a node without pods: none of theirs is there to be captured
 READY_S = 120.0
 LOOK_S = 0.01
 SERVER_NAME = f"{fakes.CONTROL}.{fakes.NAMESPACE}.svc"
@@ -101,7 +102,7 @@ def _agent(there: fakes.Fakes, target: Target, folder: Path) -> Iterator[Figures
     run.mkdir()
     bpffs.mkdir()
     service = there.service("ambient-agent")
-    words = ["agent", "--node=node-0", f"--control={target.address}", f"--control-name={target.server_name}"]
+    words = ["agent", f"--node={WATCHER}", f"--control={target.address}", f"--control-name={target.server_name}"]
     words += [f"--control-roots={target.roots}", f"--control-token={target.token}", f"--run-dir={run}"]
     words += [f"--bpffs={bpffs}", f"--health-port={AGENT_HEALTH}", "--metrics-port=15030", "--engine-threads=1"]
     service.cgroup.mkdir(parents=True, exist_ok=True)

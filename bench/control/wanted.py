@@ -49,6 +49,11 @@ def agents_pod(name: str, namespace: str) -> Object:
     return {"metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
+def name_of(found: Object) -> Object:
+    """What says which object is meant."""
+    return {name: found["metadata"][name] for name in ("name", "namespace")}
+
+
 def _of_a_client(found: Object) -> Object:
     metadata = {name: found["metadata"][name] for name in OURS if name in found["metadata"]}
     return {"metadata": metadata} | ({"spec": found["spec"]} if "spec" in found else {})
