@@ -18,6 +18,7 @@ from bench.control import served
 from bench.engine import cpu
 
 Figures = dict[str, float]
+Ask = Callable[[str | None], dict[str, Any]]
 
 
 class Failed(Exception):
@@ -75,13 +76,20 @@ def pushes(target: Target, agents: int, changes: int, kinds: tuple[str, ...] = (
             before = cpu.used([target.pid])
             for _ in range(changes):
                 made_at = target.change(kind)
-                latencies += [at - made_at for at in ask(None)["arrivals"]]
+                latencies += [at - made_at for at in _arrivals(ask, made_at)]
             cpu.rest((target.pid,))
             found[f"{kind}_cpu_ms"] = (cpu.used([target.pid]) - before) / changes * 1e3
             found[f"{kind}_p50_ms"] = statistics.median(latencies) * 1e3
             found[f"{kind}_p99_ms"] = statistics.quantiles(latencies, n=100)[98] * 1e3
         found["control_mb"] = cpu.resident([target.pid])
     return found
+
+
+def _arrivals(ask: Ask, made_at: float) -> list[float]:
+    """Of the first state that reached the last agent after the change was made: others bring states of their own."""
+    while max(arrivals := ask(None)["arrivals"]) < made_at:
+        pass
+    return list(arrivals)
 
 
 def by_command(command: str) -> Callable[[str], float]:
@@ -93,9 +101,6 @@ def by_command(command: str) -> Callable[[str], float]:
         return begun
 
     return change
-
-
-Ask = Callable[[str | None], dict[str, Any]]
 
 
 @contextlib.contextmanager

@@ -48,6 +48,11 @@ def test_a_server_and_agents_are_measured_over_a_network(monkeypatch: pytest.Mon
     assert 0 < found["pod_p50_ms"] <= found["pod_p99_ms"]
 
 
+def test_states_that_reached_everybody_before_the_change_are_not_its() -> None:
+    told = iter([[1.0, 2.0], [3.0, 5.0], [6.0, 7.0]])
+    assert measure._arrivals(lambda _: {"arrivals": next(told)}, 4.0) == [3.0, 5.0]
+
+
 def test_the_table_has_a_row_for_what_was_measured_and_none_for_the_rest() -> None:
     out = io.StringIO()
     Console(file=out, width=120).print(report.table({"1000": {"pod_cpu_ms": 3.0}, "x": {}}, 7))
