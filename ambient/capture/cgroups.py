@@ -41,7 +41,7 @@ def of(pid: int, tree: Path) -> Path:
 
 
 def processes(cgroup: Path) -> list[int]:
-    """Processes directly in it; none when it has just vanished. Those that our pid namespace does not have read as 0."""
+    """Processes directly in it; none when it has just vanished. One that our pid namespace does not have reads as 0."""
     try:
         return [pid for line in (cgroup / "cgroup.procs").read_text().split() if (pid := int(line))]
     except OSError:  # ENOENT, or ENODEV when it is removed while being read
