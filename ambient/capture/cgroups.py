@@ -41,8 +41,8 @@ def of(pid: int, tree: Path) -> Path:
 
 
 def processes(cgroup: Path) -> list[int]:
-    """Processes directly in it; none when it has just vanished."""
+    """Processes directly in it; none when it has just vanished. One that our pid namespace does not have reads as 0."""
     try:
-        return [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
+        return [pid for line in (cgroup / "cgroup.procs").read_text().split() if (pid := int(line))]
     except OSError:  # ENOENT, or ENODEV when it is removed while being read
         return []

@@ -53,7 +53,7 @@ def test_a_rollout_under_load_costs_no_connection(
     crowded: Space, cluster: Cluster, mesh: Mesh, what: list[str]
 ) -> None:
     before = engines(cluster)
-    with crowded.puppet("crowd", without_api=True) as puppet:
+    with crowded.puppet("crowd") as puppet:
         rush(puppet, crowded.ips("sink")[0])
         more(puppet)
         cluster.kubectl("--namespace", NAMESPACE, "rollout", "restart", *what)
