@@ -123,6 +123,13 @@ class ServerCall:
             self.on_half_closed()
         self.unsent.clear()
 
+    def drop(self) -> int:
+        """Nobody takes any more what came: how many bytes that is, which were not credited."""
+        count = sum(each for _, each in self._waiting) + len(self._messages) - self._advanced
+        self._waiting.clear()
+        self._messages, self._advanced = Messages(), 0
+        return count
+
     def _ask_for_the_rest(self) -> None:
         """From now on messages are wanted: a long one may come whole. Before, its client may be nobody."""
         if not self._wanted and not self.over.is_set():

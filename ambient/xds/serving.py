@@ -298,6 +298,9 @@ class Connection(asyncio.Protocol):
     def _over(self, call: ServerCall) -> None:
         self._calls.pop(call.number, None)
         call.on_over()
+        if count := call.drop():  # other calls need the room
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # the connection is over, too
+                self._http.acknowledge_received_data(count, call.number)
         self._close_if_done()
 
 

@@ -144,6 +144,28 @@ def test_a_call_that_ends_badly_says_how_and_why(path: str, metadata: Any, statu
     spoken_to(test)
 
 
+def test_a_call_that_is_refused_before_its_message_leaves_the_others_alone() -> None:
+    async def test(found: Channel) -> None:
+        for _ in range(20):
+            with pytest.raises(RpcFailed, match="not you") as failed:
+                await found.call("/test.Test/Echo", {"refuse": "not you"}).receive()
+            assert failed.value.status == Status.PERMISSION_DENIED
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+
+    spoken_to(test)
+
+
+def test_what_refused_calls_said_takes_no_room_from_later_ones() -> None:
+    async def test(found: Channel) -> None:
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+        for _ in range(2 * serving.CONNECTION_WINDOW // 500_000):
+            with pytest.raises(RpcFailed, match="not you"):
+                await found.unary("/test.Test/Echo", b"x" * 500_000, {"refuse": "not you"}, timeout_s=2)
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+
+    spoken_to(test)
+
+
 def test_an_answer_is_told_whom_it_is_for() -> None:
     async def test(found: Channel) -> None:
         assert await found.unary("/test.Test/Echo", b"1", {"name": "x"}, timeout_s=2) == b"x1"
