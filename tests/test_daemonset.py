@@ -58,6 +58,16 @@ def test_neither_daemon_gains_privileges_or_writes_to_its_image(daemonset: str) 
     assert not pod(daemonset)["automountServiceAccountToken"]
 
 
+def test_pods_cannot_reach_the_port_of_the_control_planes_probes() -> None:
+    """Who keeps its few places taken has the replicas restarted. A pod's own node, and so kubelet, is always let in."""
+    (container,) = find("Deployment", "ambient-control")["spec"]["template"]["spec"]["containers"]
+    open_to_all = {
+        each["port"] for rule in find("NetworkPolicy", "ambient-control")["spec"]["ingress"] for each in rule["ports"]
+    }
+    assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
+    assert open_to_all == {"grpc", "metrics"}
+
+
 def test_the_plugin_on_the_node_finds_the_agents_socket_where_the_agent_made_it() -> None:
     assert host_paths("ambient-agent")["run"] == mounts("ambient-agent")["run"]
 

@@ -27,7 +27,7 @@ PATHS = ("direction", "path", "ended", "open", "last", "last_peer")
 @sockets.options
 @printing.option
 def verify(namespace: str, node: str | None, lab: str | None, socket: Path | None, output: str) -> None:
-    """Prove that mutual TLS is on for NAMESPACE: nothing reaches its pods without.
+    """Prove that mutual TLS is on for NAMESPACE: no TCP connection reaches its pods without.
 
     For every pod: it is captured, its certificate is valid, its ports are STRICT, nothing is excluded, no connection
     of it is open in plaintext, and one that its node's agent tries in plaintext is refused. Exit code 0 when all of it
@@ -82,7 +82,7 @@ def _sentences(found: proof.Proof) -> Iterator[str]:
         nodes = len({pod["node"] for pod in found.pods})
         yield (
             f"Proven: mutual TLS is on for namespace {found.namespace}, {_many(len(found.pods), 'pod')} on "
-            f"{_many(nodes, 'node')}: nothing reaches them without."
+            f"{_many(nodes, 'node')}: no TCP connection reaches them without."
         )
     else:
         why = _many(len(found.problems), "reason")

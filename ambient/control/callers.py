@@ -25,9 +25,9 @@ RECHECK = timedelta(minutes=5)  # a yes is good for so long, without word from t
 UNSEEN = timedelta(seconds=15)  # while the World does not have its pod: the API server, too, caches what it said
 MARGIN = timedelta(seconds=60)  # before a token's end a yes is forgotten: clocks differ
 REFUSED_FOR = timedelta(seconds=10)  # a no, and that there was no answer: whoever insists does not reach the API server
-REMEMBERED = 10_000  # tokens, yes and no
+REMEMBERED = 10_000  # tokens: so many of those that are good, and as many others
 REVIEWS = 16  # under way at once
-REVIEW_S = 5.0  # the API server's time for one
+REVIEW_S = 5.0  # for one, with the wait for a place
 _EXTRA = "authentication.kubernetes.io/"
 
 _log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Callers:
         self._world = world
         self._now = now
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._strangers: OrderedDict[bytes, _Known] = OrderedDict()  # refused: they push out none of the known
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
         self._places = asyncio.Semaphore(REVIEWS)
         self.refused: Counter[str] = Counter()  # by reason
@@ -84,7 +85,8 @@ class Callers:
         return known.verdict
 
     def _remembered(self, digest: bytes) -> _Known | None:
-        known = self._known.get(digest)
+        memory = self._known if digest in self._known else self._strangers
+        known = memory.get(digest)
         if known is None or known.until <= self._now():
             return None
         if isinstance(known.verdict, Caller):
@@ -93,7 +95,7 @@ class Callers:
                 known.until = self._now()  # the World saw it leave: what does the API server say?
                 return None
             known.seen = present
-        self._known.move_to_end(digest)
+        memory.move_to_end(digest)
         return known
 
     def _present(self, caller: Caller) -> bool:
@@ -132,11 +134,18 @@ class Callers:
                 raise CannotAuthenticate(text) from error
             known = earlier
             known.until = now + REFUSED_FOR
-        self._known[digest] = known
-        self._known.move_to_end(digest)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        self._remember(digest, known)
         return known
+
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        memory, other = self._known, self._strangers
+        if isinstance(known.verdict, Unauthenticated):
+            memory, other = other, memory
+        other.pop(digest, None)
+        memory[digest] = known
+        memory.move_to_end(digest)
+        while len(memory) > REMEMBERED:
+            memory.popitem(last=False)
 
     def _still_good(self, known: _Known, now: datetime) -> bool:
         """Nothing speaks against it but that nobody can be asked."""
@@ -166,7 +175,7 @@ class Callers:
     async def _review(self, token: str) -> Json:
         """The status of a TokenReview. Raises ApiError or TimeoutError."""
         spec = {"token": token, "audiences": sorted(self._audiences)}
-        async with self._places, asyncio.timeout(REVIEW_S):
+        async with asyncio.timeout(REVIEW_S), self._places:
             review = await self._api.create(api.TOKEN_REVIEW, {"spec": spec})
         status: Json = review.get("status") or {}
         return status

@@ -106,20 +106,25 @@ def port_to_try(world: World, pod: Workload) -> int | None:
     """
     if not pod.enrolled or pod.host_network or not pod.addresses:
         return None
-    apps = set(pod.ports.values())
-    for service in world.services_of(pod):
-        apps.update(*(endpoint.ports.values() for endpoint in endpoints_of(service, pod)))
     special = pod.probe_ports | pod.capture.exclude_inbound_ports
-    for port in (*sorted(apps), NOBODYS_PORT):
+    for port in (*sorted(_app_ports(world, pod)), NOBODYS_PORT):
         if port not in special and policy.mtls_mode(world, pod, port)[0] is MtlsMode.STRICT:
             return port
     return None
+
+
+def _app_ports(world: World, pod: Workload) -> set[int]:
+    ports = set(pod.ports.values())
+    for service in world.services_of(pod):
+        ports.update(*(endpoint.ports.values() for endpoint in endpoints_of(service, pod)))
+    return ports
 
 
 def _clear(
     world: World, pod: Workload, host: frozenset[IPAddress], inbound: bool, port: int, ip: IPAddress, remote_port: int
 ) -> Row:
     """`kind`: "mesh" (a tunnel is possible), "probe" (of the pod's node), or "outside"."""
+    inbound = inbound or port in _app_ports(world, pod)  # of an app that listens no more: nobody dials from such a port
     other = world.workload_at(ip)
     node = world.node_at(ip)
     own_node = ip in host or (node is not None and node.name == pod.node)

@@ -1,8 +1,8 @@
 """Is mutual TLS really on for a namespace? Judges what agents testify; pure, and asks nobody.
 
-Proven means: nothing reaches a pod of the namespace without mutual TLS, and nothing goes from one to another pod of the
-mesh without. Whatever nobody could look at counts as a problem: silence proves nothing. What the mesh cannot promise by
-design (probes, what pods dial outside it) is a note.
+Proven means: no TCP connection reaches a pod of the namespace without mutual TLS, and none goes from one to another pod
+of the mesh without. Whatever nobody could look at counts as a problem: silence proves nothing. What the mesh cannot
+promise by design (probes, what pods dial outside it) is a note; that it is about TCP alone is said in the proof.
 """
 
 from __future__ import annotations

@@ -48,10 +48,12 @@ class CertificateService:
 
     def handlers(self) -> Handlers:
         """For a server."""
-        return {f"/{SERVICE}/CreateCertificate": unary(self._create)}
+        return {f"/{SERVICE}/CreateCertificate": unary(self._admit, self._create)}
 
-    async def _create(self, data: bytes, call: ServerCall) -> bytes:
-        caller = await callers.admit(call.metadata, self._authenticate)
+    async def _admit(self, call: ServerCall) -> callers.Caller:
+        return await callers.admit(call.metadata, self._authenticate)
+
+    async def _create(self, data: bytes, caller: callers.Caller) -> bytes:
         try:
             request = pb.IstioCertificateRequest.FromString(data)
         except message.DecodeError as error:

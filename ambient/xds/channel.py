@@ -139,7 +139,8 @@ class Channel:
 
     def reset(self, call: Call) -> None:
         if self._calls.pop(call.number, None) and not self._over:
-            self._http.reset_stream(call.number, h2.errors.ErrorCodes.CANCEL)
+            with contextlib.suppress(h2.exceptions.StreamClosedError):  # the server has reset it, as came with this
+                self._http.reset_stream(call.number, h2.errors.ErrorCodes.CANCEL)
             self._flush()
 
     # The peer

@@ -31,10 +31,12 @@ class NodeService:
 
     def handlers(self) -> Handlers:
         """For a server."""
-        return {f"/{nodes.SERVICE}/Report": unary(self._report)}
+        return {f"/{nodes.SERVICE}/Report": unary(self._admit, self._report)}
 
-    async def _report(self, data: bytes, call: ServerCall) -> bytes:
-        caller = await callers.admit(call.metadata, self._authenticate)
+    async def _admit(self, call: ServerCall) -> callers.Caller:
+        return await callers.admit(call.metadata, self._authenticate)
+
+    async def _report(self, data: bytes, caller: callers.Caller) -> bytes:
         try:
             request = pb.NodeReport.FromString(data)
         except message.DecodeError as error:

@@ -33,6 +33,9 @@ class Carrier(Protocol):
     def pump(self, call: ServerCall) -> None:
         """Something is to be sent: as much of it as the client takes now, the rest when it takes more."""
 
+    def wanted(self) -> None:
+        """Somebody takes what a call says: its client may be ahead of him."""
+
     def credit(self, call: ServerCall, count: int) -> None:
         """Let the client send as many bytes more."""
 
@@ -120,10 +123,19 @@ class ServerCall:
             self.on_half_closed()
         self.unsent.clear()
 
+    def drop(self) -> int:
+        """Nobody takes any more what came: how many bytes that is, which were not credited."""
+        count = sum(each for _, each in self._waiting) + len(self._messages) - self._advanced
+        self._waiting.clear()
+        self._messages, self._advanced = Messages(), 0
+        return count
+
     def _ask_for_the_rest(self) -> None:
         """From now on messages are wanted: a long one may come whole. Before, its client may be nobody."""
-        self._wanted = True
-        self._credit_ahead()
+        if not self._wanted and not self.over.is_set():
+            self._wanted = True
+            self._carrier.wanted()
+            self._credit_ahead()
 
     def _credit_ahead(self) -> None:
         """Of a message longer than the window the rest comes only when a part of it is credited before it is whole."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 import h2.config
 import h2.connection
@@ -25,7 +25,7 @@ from ambient.xds.credentials import Renewed
 from ambient.xds.served import START, Aborted, ServerCall
 
 STREAM_WINDOW = 1 << 20  # bytes a client may be ahead of the taker of one call's messages
-CONNECTION_WINDOW = 4 << 20
+CONNECTION_WINDOW = 4 << 20  # once somebody takes what comes; before, HTTP/2's 64 KiB
 CALLS = 100  # at once, of one connection: the least that HTTP/2 recommends
 RESETS = 1_000  # calls of one connection that its client gave up: after more it has to come again
 REQUEST_BYTES = 64 << 20  # an agent that reconnects names the version of every resource it holds
@@ -36,18 +36,20 @@ ANSWER_S = 10.0
 PING = b"ambient "
 log = logging.getLogger(__name__)
 
+Who = TypeVar("Who")
 Handler = Callable[[ServerCall], Awaitable[None]]  # the call ends well when it returns; raises Aborted
 Handlers = Mapping[str, Handler]  # by path, "/package.Service/Method"
 
 
-def unary(answer: Callable[[bytes, ServerCall], Awaitable[bytes]]) -> Handler:
-    """One message there, one back. `answer` raises Aborted."""
+def unary(admit: Callable[[ServerCall], Awaitable[Who]], answer: Callable[[bytes, Who], Awaitable[bytes]]) -> Handler:
+    """One message there, one back. Both raise Aborted; whom `admit` does not let in says nothing."""
 
     async def handle(call: ServerCall) -> None:
+        who = await admit(call)
         request = await call.receive()
         if request is None or await call.receive() is not None:
             raise Aborted(Status.UNIMPLEMENTED, f"{call.path} takes one message")
-        call.send(await answer(request, call))
+        call.send(await answer(request, who))
 
     return handle
 
@@ -91,6 +93,8 @@ class Connection(asyncio.Protocol):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self._resets = 0
+        self._trusted = False  # somebody took what a call of it said
+        self._used = False  # a call has begun since the timer did
         self._full = False  # the transport takes no more for now
         self._leaving = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,7 +117,6 @@ class Connection(asyncio.Protocol):
         self._http.update_settings(
             {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.MAX_CONCURRENT_STREAMS: CALLS}
         )
-        self._http.increment_flow_control_window(CONNECTION_WINDOW - self._http.inbound_flow_control_window)
         self._flush()
         self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._ask)
 
@@ -129,10 +132,13 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def pause_writing(self) -> None:
+        """Who does not read is not listened to: whatever he says may want an answer, which would wait here."""
         self._full = True
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._full = False
+        self._transport.resume_reading()
         self._say_all()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -148,6 +154,12 @@ class Connection(asyncio.Protocol):
     def pump(self, call: ServerCall) -> None:
         self._say(call)
         self._flush()
+
+    def wanted(self) -> None:
+        if not self._trusted:
+            self._trusted = True
+            self._http.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
+            self._flush()
 
     def credit(self, call: ServerCall, count: int) -> None:
         if count and call.number in self._calls:
@@ -215,7 +227,13 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _ask(self) -> None:
-        """A client that said nothing for a while is asked whether it is there; one that was asked in vain is not."""
+        """A client that said nothing for a while is asked whether it is there; one that was asked in vain is not. And
+        one that has nothing to say may come again when it has."""
+        if not self._calls and not self._used:
+            self._leaving = True
+            self._close_if_done()
+            return
+        self._used = False
         if not self._heard and self._asked:
             log.info("%s is silent", self.peer)
             self.abort()
@@ -257,6 +275,7 @@ class Connection(asyncio.Protocol):
         path = headers.get(":path", "")
         call = ServerCall(self, number, path, headers, peer=self.peer, most=REQUEST_BYTES)
         self._calls[number] = call
+        self._used = True
         handler = self._server.handlers.get(path)
         if not headers.get("content-type", "").startswith("application/grpc"):
             self._http.send_headers(number, [(":status", "415")], end_stream=True)
@@ -279,6 +298,9 @@ class Connection(asyncio.Protocol):
     def _over(self, call: ServerCall) -> None:
         self._calls.pop(call.number, None)
         call.on_over()
+        if count := call.drop():  # other calls need the room
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # the connection is over, too
+                self._http.acknowledge_received_data(count, call.number)
         self._close_if_done()
 
 

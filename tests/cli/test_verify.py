@@ -56,7 +56,9 @@ def test_a_proven_namespace_is_shown_pod_by_pod_and_ends_with_0(run: Run) -> Non
     lines = result.stdout.splitlines()
     assert lines[1].split()[:3] == ["shop/client-1", "a", "yes"]
     assert lines[2].endswith("STRICT  10.0.0.2:9 refused")
-    assert lines[-1] == "Proven: mutual TLS is on for namespace shop, 2 pods on 2 nodes: nothing reaches them without."
+    assert lines[-1] == (
+        "Proven: mutual TLS is on for namespace shop, 2 pods on 2 nodes: no TCP connection reaches them without."
+    )
 
 
 @pytest.mark.usefixtures("lab")

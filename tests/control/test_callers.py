@@ -288,6 +288,35 @@ def test_a_silent_api_server_is_not_waited_for_long() -> None:
     at_the_desk(test)
 
 
+def test_strangers_take_nobodys_place_in_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "REMEMBERED", 5)
+
+    async def test(desk: Desk) -> None:
+        await desk.admit()
+        for number in range(10):
+            await desk.refusal(a_token(aud=[f"other-{number}"]))
+        desk.server.offline = True
+        assert await desk.admit() == AGENT
+
+    at_the_desk(test)
+
+
+def test_strangers_whom_the_api_server_is_slow_to_refuse_keep_nobody_waiting() -> None:
+    async def test(desk: Desk) -> None:
+        await desk.admit()
+        await asyncio.sleep(callers.RECHECK.total_seconds() + 1)
+        with desk.server.trouble("POST", "tokenreviews", gate=asyncio.Event()):
+            forged = [a_token(jti=number) for number in range(10 * callers.REVIEWS)]
+            waiting = asyncio.gather(*map(desk.admit, forged), return_exceptions=True)
+            await asyncio.sleep(0.1)
+            began = asyncio.get_running_loop().time()
+            assert await desk.admit() == AGENT
+            assert asyncio.get_running_loop().time() - began == pytest.approx(callers.REVIEW_S)
+            await waiting
+
+    at_the_desk(test)
+
+
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "REMEMBERED", 5)
 
@@ -296,7 +325,7 @@ def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(10):
             await desk.refusal(a_token(aud=[f"other-{number}"]))
             await desk.admit()  # who keeps calling is not pushed out
-        assert len(desk.callers._known) == 5
+        assert len(desk.callers._strangers) == 5
         assert len(desk.server.reviews) == 1
 
     at_the_desk(test)

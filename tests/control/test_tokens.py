@@ -51,9 +51,27 @@ def test_a_token_of_no_pod_says_so() -> None:
         "e30.\xff.e30",
         "x" * 20_000,
         a_token(exp="soon"),
+        a_token(exp=float("nan")),
+        a_token(exp=10**400),
+        a_token(exp=1e300),
+        a_token(exp=-1),
         a_token(aud=7),
     ],
-    ids=["empty", "two parts", "four parts", "no claims", "no JSON", "no base64", "long", "no time", "no audience"],
+    ids=[
+        "empty",
+        "two parts",
+        "four parts",
+        "no claims",
+        "no JSON",
+        "no base64",
+        "long",
+        "no time",
+        "NaN",
+        "no float",
+        "no year",
+        "before the epoch",
+        "no audience",
+    ],
 )
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match=r"(?i)token"):

@@ -106,3 +106,10 @@ def test_connections_in_the_clear_are_told_apart(seen: Any, kind: str, peer: str
     row = said["pods"][0]["clear"][0]
     assert (row["kind"], row["peer"]) == (kind, peer)
     assert row["port"] == (seen[1] if seen[0] else seen[3])
+
+
+def test_a_connection_to_the_apps_port_came_in_though_nobody_listens_there_any_more() -> None:
+    outside = (False, 8080, address("192.0.2.9"), 40_000)
+    seen = {WEB.key: Seen(state="captured", certificate=None, clear=(outside,))}
+    (pod,) = asked(a_world(WEB, a_service("shop/web", "10.96.0.1")), seen=seen)["pods"]
+    assert pod["clear"] == [{"direction": "in", "port": 8080, "peer": "192.0.2.9:40000", "kind": "outside"}]

@@ -27,12 +27,15 @@ def test_the_next_handshake_shows_the_newest_certificate_and_open_connections_go
     def issue() -> signing.ServerCertificate:
         return signer.server([NAME], timedelta(hours=1), datetime.now(UTC))
 
-    async def echo(request: bytes, _: object) -> bytes:
+    async def admit(_: object) -> None:
+        return None
+
+    async def echo(request: bytes, _: None) -> bytes:
         return request
 
     async def main() -> None:
         current = issue()
-        server = serving.Server({"/test.Echo/Echo": serving.unary(echo)})
+        server = serving.Server({"/test.Echo/Echo": serving.unary(admit, echo)})
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         await server.start(listener, credentials.Renewed(lambda: current))

@@ -27,10 +27,19 @@ from .replica import NAME, authority, client_tls, eventually, listening
 BIG = 5 << 20  # more than any window
 
 
-async def echo(request: bytes, call: ServerCall) -> bytes:
+async def admit(call: ServerCall) -> str:
     if why := call.metadata.get("refuse"):
         raise Aborted(Status.PERMISSION_DENIED, why)
-    return request
+    return call.metadata.get("name", "")
+
+
+async def echo(request: bytes, name: str) -> bytes:
+    return name.encode() + request
+
+
+async def hesitate(_: ServerCall) -> str:
+    await asyncio.Event().wait()
+    return ""
 
 
 async def echo_all(call: ServerCall) -> None:
@@ -76,7 +85,8 @@ class Patient:
 
 patient = Patient()
 HANDLERS = {
-    "/test.Test/Echo": serving.unary(echo),
+    "/test.Test/Echo": serving.unary(admit, echo),
+    "/test.Test/Hesitate": serving.unary(hesitate, echo),
     "/test.Test/EchoAll": echo_all,
     "/test.Test/EchoAsItComes": echo_as_it_comes,
     "/test.Test/Flood": flood,
@@ -130,6 +140,35 @@ def test_a_call_that_ends_badly_says_how_and_why(path: str, metadata: Any, statu
             await found.unary(path, b"", metadata, timeout_s=2)
         assert failed.value.status == status
         assert await found.unary("/test.Test/Echo", b"again", {}, timeout_s=2) == b"again"
+
+    spoken_to(test)
+
+
+def test_a_call_that_is_refused_before_its_message_leaves_the_others_alone() -> None:
+    async def test(found: Channel) -> None:
+        for _ in range(20):
+            with pytest.raises(RpcFailed, match="not you") as failed:
+                await found.call("/test.Test/Echo", {"refuse": "not you"}).receive()
+            assert failed.value.status == Status.PERMISSION_DENIED
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+
+    spoken_to(test)
+
+
+def test_what_refused_calls_said_takes_no_room_from_later_ones() -> None:
+    async def test(found: Channel) -> None:
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+        for _ in range(2 * serving.CONNECTION_WINDOW // 500_000):
+            with pytest.raises(RpcFailed, match="not you"):
+                await found.unary("/test.Test/Echo", b"x" * 500_000, {"refuse": "not you"}, timeout_s=2)
+        assert await found.unary("/test.Test/Echo", b"1", {}, timeout_s=2) == b"1"
+
+    spoken_to(test)
+
+
+def test_an_answer_is_told_whom_it_is_for() -> None:
+    async def test(found: Channel) -> None:
+        assert await found.unary("/test.Test/Echo", b"1", {"name": "x"}, timeout_s=2) == b"x1"
 
     spoken_to(test)
 
@@ -349,6 +388,73 @@ def test_a_call_that_is_given_up_with_the_room_for_its_answer_is_its_clients_onl
     misbehaved(test)
 
 
+def test_who_is_not_let_in_is_told_so_before_its_message_is_there() -> None:
+    async def test(found: Raw) -> None:
+        found.http.send_data(found.begin("/test.Test/Echo", refuse="no"), b"\0\0\0\xff\xff" + b"x" * 100)
+        await found.say()
+        answer = await found.hear(h2.events.TrailersReceived)
+        assert dict(answer.headers)["grpc-status"] == str(Status.PERMISSION_DENIED.value)
+
+    misbehaved(test)
+
+
+def test_who_is_not_let_in_yet_is_given_room_for_little() -> None:
+    async def test(found: Raw) -> None:
+        await found.say()
+        await found.hear(h2.events.RemoteSettingsChanged)
+        calls = [found.begin("/test.Test/Hesitate") for _ in range(8)]
+        for number in calls:
+            found.http.send_data(number, (2 << 20).to_bytes(5, "big"))  # so long a message is to follow
+        said = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    for number in calls:
+                        while room := min(found.http.local_flow_control_window(number), 16_384):
+                            found.http.send_data(number, b"x" * room)
+                            said += room
+                    await found.say()
+                    await found.hear(h2.events.WindowUpdated)
+        assert said <= 65_535
+
+    misbehaved(test)
+
+
+def test_a_client_that_reads_nothing_is_not_listened_to_either() -> None:
+    async def run(server: serving.Server, port: int) -> None:
+        async with raw(port) as deaf:
+            await deaf.say()
+            await eventually(lambda: len(server.connections) == 1)
+            (connection,) = server.connections
+            connection.pause_writing()  # as the transport does when what it has to send is not taken
+            deaf.begin("/test.Test/Patient")
+            await deaf.say()
+            await asyncio.sleep(0.1)
+            assert patient.running == 0
+            connection.resume_writing()
+            await eventually(lambda: patient.running == 1)
+        await eventually(lambda: patient.running == 0)
+
+    served(run)
+
+
+def test_who_calls_for_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_S", 0.1)
+
+    async def run(server: serving.Server, port: int) -> None:
+        async with connected(port) as idle, connected(port) as busy:
+            call = busy.call("/test.Test/EchoAll", {})
+            await eventually(lambda: len(server.connections) == 2)
+            await eventually(lambda: len(server.connections) == 1)
+            with pytest.raises(RpcFailed):
+                await idle.unary("/test.Test/Echo", b"", {}, timeout_s=2)
+            await asyncio.sleep(0.3)
+            await call.send(b"still here")
+            assert await call.receive() == b"still here"
+
+    served(run)
+
+
 def test_who_breaks_http_is_hung_up_on() -> None:
     async def test(found: Raw) -> None:
         await found.say()
@@ -378,6 +484,7 @@ def test_a_client_is_asked_whether_it_is_there_and_hung_up_on_if_it_is_not(monke
 
     async def run(server: serving.Server, port: int) -> None:
         async with connected(port) as here, raw(port) as away:
+            here.call("/test.Test/Patient", {})
             await away.say()
             await eventually(lambda: len(server.connections) == 1)  # which never answered
             await asyncio.sleep(0.3)

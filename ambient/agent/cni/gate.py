@@ -120,7 +120,8 @@ class Gate:
                     return workload
                 outside = self._is_outside(request.namespace)
                 try:
-                    async with asyncio.timeout_at(began + (OUTSIDE_S if outside else KNOWN_S)):
+                    patience = OUTSIDE_S if outside and self._worlds.source is not None else KNOWN_S
+                    async with asyncio.timeout_at(began + patience):
                         await self._worlds.news.wait()
                 except TimeoutError:
                     break

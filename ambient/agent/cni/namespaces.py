@@ -17,22 +17,26 @@ MARK = "uninstalled"  # in the run directory: the mesh is being taken off this n
 
 
 class Namespaces:
-    """As of the last World. The work of a change is in proportion to it."""
+    """As of the last World; before the first, as an earlier agent wrote it down: its plugin goes by that anyway. The
+    work of a change is in proportion to it."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
         self._enrolled: dict[str, bool] = {}  # the namespace's own label
         self._pods: dict[str, set[str]] = {}  # its enrolled pods, by workload key
         self._written = False
+        self._inherited = _outside(self._path)
 
     def is_outside(self, name: str) -> bool:
         """Certainly none of its pods is the mesh's business."""
+        if not self._written:
+            return name in self._inherited
         return name in self._enrolled and not self._enrolled[name] and not self._pods.get(name)
 
     def revise(self, world: World, changes: Changes) -> None:
         """Follow the World, and write the file where it is another now. Raises OSError."""
         touched = {*changes.namespaces, *map(namespace_of, changes.workloads)}
-        before = {name: self._line(name) for name in touched}
+        before = {name: self._line(name) for name in touched} if self._written else None
         for key in changes.workloads:
             workload = world.workloads.get(key)
             pods = self._pods.setdefault(namespace_of(key), set())
@@ -45,8 +49,8 @@ class Namespaces:
                 self._enrolled.pop(name, None)
             else:
                 self._enrolled[name] = namespace.enrolled
-        if not self._written or before != {name: self._line(name) for name in touched}:
-            self._written = True
+        if before != {name: self._line(name) for name in touched}:
+            self._written, self._inherited = True, frozenset()
             write_atomically(self._path, self.text())
 
     def text(self) -> str:
@@ -59,4 +63,14 @@ class Namespaces:
     def _line(self, name: str) -> str:
         if name not in self._enrolled:
             return ""
-        return f"{'outside' if self.is_outside(name) else 'mesh'} {name}"
+        return f"{'mesh' if self._enrolled[name] or self._pods.get(name) else 'outside'} {name}"
+
+
+def _outside(path: Path) -> frozenset[str]:
+    """What the file says is outside the mesh; nothing, where there is none or it is of another version."""
+    try:
+        version, *lines = path.read_text().splitlines()
+    except (OSError, ValueError):
+        return frozenset()
+    words = [line.split(" ") for line in lines] if version == VERSION else []
+    return frozenset(name for word, name in (each for each in words if len(each) == 2) if word == "outside")

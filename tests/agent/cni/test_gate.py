@@ -28,6 +28,7 @@ class Agent:
     """What a gate stands between: Worlds that come, and a capture that does what it is told."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.source: World | None = None
         self.news = asyncio.Condition()
         self.failures: dict[str, str] = {}
@@ -103,6 +104,20 @@ def test_an_enrolled_pod_goes_on_when_it_is_captured(play: Play) -> None:
         assert await agent.answer(a_request()) == ""
         assert agent.cookie_of("shop/web") == COOKIE
         assert [each.addresses for each in agent.sandboxes] == [(FIRST,)]
+
+    play(scene)
+
+
+def test_an_agent_without_a_world_holds_nobody_who_was_outside_for_the_one_before_it(play: Play) -> None:
+    async def scene(agent: Agent) -> None:
+        successor = Agent(agent.folder)
+        assert (await successor.answer(a_request())).startswith("11 ")
+        await agent.tell(World.build(namespaces=[Namespace(name="shop"), Namespace(name="bank", enrolled=True)]))
+        successor = Agent(agent.folder)
+        assert await successor.answer(a_request()) == ""
+        assert (await successor.answer(a_request(namespace="bank"))).startswith("11 ")
+        await successor.tell(World.build(namespaces=[Namespace(name="bank", enrolled=True)]))
+        assert (await successor.answer(a_request())).startswith("11 ")
 
     play(scene)
 
