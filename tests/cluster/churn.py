@@ -119,9 +119,10 @@ def sudden_deletion(space: Space) -> None:
         settled(space, FEW)
 
 
+SUDDEN = "sudden deletion"
 SCENARIOS: dict[str, Callable[[Space], None]] = {
     "a rollout": a_rollout,
     "scaling": scaling,
     "deletion": deletion,
-    "sudden deletion": sudden_deletion,
+    SUDDEN: sudden_deletion,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import secrets
@@ -59,6 +60,12 @@ def replicas(cluster: Cluster) -> dict[str, str]:
     return {row["metadata"]["name"]: row["status"]["podIP"] for row in rows}
 
 
+def heartbeats(cluster: Cluster) -> list[datetime.datetime]:
+    """When each node's kubelet has renewed its Lease."""
+    rows = cluster.get("leases", "--namespace", "kube-node-lease")["items"]
+    return [datetime.datetime.fromisoformat(row["spec"]["renewTime"]) for row in rows]
+
+
 def test_a_minute_without_an_api_server_fails_no_request(enrolled: Space, cluster: Cluster) -> None:
     vip = enrolled.get("service", churn.NAME)["spec"]["clusterIP"]
     at = replicas(cluster)
@@ -75,12 +82,17 @@ def test_a_minute_without_an_api_server_fails_no_request(enrolled: Space, cluste
             found = [puppet.do("finish", name="load") for puppet in both]
         finally:
             cluster.control_plane.start_api()
+            back = datetime.datetime.now(datetime.UTC)
     assert [each.failed for each in found] == [[], []]
     healed = lambda: [metric(cluster, ip, "ambient_control_source_errors") for ip in at.values()] == [0, 0]  # noqa: E731
     eventually("it has seen the API server again", healed, within=BACK_S)
     enrolled.run(server("after", "node2"))
     eventually("a new pod is captured", lambda: "after" in enrolled.captured(), within=BACK_S)
     enrolled.kubectl("delete", "pod/after", "--wait=false")
+    # Kubernetes, which found the nodes silent when it was back, has called their pods unready, for mesh and kube-proxy.
+    eventually("every kubelet is heard", lambda: min(heartbeats(cluster)) > back, within=BACK_S)
+    cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
+    enrolled.kubectl("wait", "--for=condition=Ready", "pods", *PODS, "--timeout=60s")
 
 
 def test_the_agents_of_a_replica_that_died_are_anothers_within_seconds(enrolled: Space, cluster: Cluster) -> None:
