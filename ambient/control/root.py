@@ -117,6 +117,7 @@ class Control:
         finally:
             for server in servers:
                 await server.close()
+            await self._server.stop()
             await self._client.close()
 
     # Tasks
@@ -155,9 +156,10 @@ class Control:
     async def _serve(self) -> None:
         """Until told to stop: then agents are sent to other replicas before the last connection is closed."""
         await asyncio.gather(self._first.wait(), self.ca.ready())
+        tls = credentials.Renewed(self.ca.serving)
         listener = listen(self.settings.grpc_port)
+        await self._server.start(listener, tls)
         self.port = listener.getsockname()[1]
-        await self._server.start(listener, credentials.Renewed(self.ca.serving))
         log.info("serving agents on port %s", self.port)
         await self._stop.wait()
         await self.discovery.drain(DRAIN_S)

@@ -73,7 +73,9 @@ class Server:
             ssl=tls.context,
             ssl_handshake_timeout=HANDSHAKE_S,
             backlog=BACKLOG,
+            start_serving=False,  # or a cancel in this very moment leaves nobody who could close it
         )
+        await self._listening.start_serving()
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Take no new connection and no new call; those under way are cut when their time is over."""

@@ -131,8 +131,8 @@ class Replica:
     def start(self) -> None:
         self._task = asyncio.create_task(self.control.run(), name=f"replica {self.control.settings.replica}")
 
-    async def until(self, holds: Callable[[], bool], *, within_s: float = SOON_S) -> None:
-        async with asyncio.timeout(within_s):
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SOON_S):
             while not holds():
                 if self._task.done():
                     self._task.result()

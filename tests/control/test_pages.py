@@ -37,7 +37,7 @@ def test_readiness_names_what_is_waited_for() -> None:
             assert (await pages.live()).status == HTTPStatus.OK
             assert (await samples(one))["ambient_control_ready"] == 0
             api.cluster.failing.clear()
-            await one.until(lambda: not one.control.not_ready, within_s=30)  # it has begun to try less often
+            await one.until(lambda: not one.control.not_ready)
             assert (await pages.ready()).body == "ready\n"
 
     asyncio.run(main())
