@@ -16,10 +16,10 @@ from ambient.control.api import Api, ApiError, Patch
 from ambient.control.events import Events, Subject
 from ambient.model.mesh import Workload
 from ambient.model.world import World
+from ambient.sources.core import CAPTURED
 from ambient.xds.node_server import ReportNotApplied
 from ambient.xds.nodes import Failure, PodRef, Report
 
-CAPTURED = "ambient.dev/captured"
 WRITES = 16  # under way at once, for all nodes: a mesh-wide change is spread, not refused
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 

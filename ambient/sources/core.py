@@ -18,6 +18,13 @@ from ambient.sources import probes
 from ambient.sources.reading import Spot, network
 
 T = TypeVar("T")
+# What people write on objects for the mesh; settings.py says of what looks like it that nobody reads it.
+MODE, ISTIO_MODE = "ambient.dev/mode", "istio.io/dataplane-mode"
+UNKNOWN, REQUIRE_MTLS = "ambient.dev/outbound", "ambient.dev/require-mtls"
+CAPTURED = "ambient.dev/captured"
+OUTBOUND_PORTS = "ambient.dev/exclude-outbound-ports"
+OUTBOUND_CIDRS = "ambient.dev/exclude-outbound-cidrs"
+INBOUND_PORTS = "ambient.dev/exclude-inbound-ports"
 ENROL = {"enabled": True, "disabled": False}
 OUTBOUND = {mode.value: mode for mode in mesh.OutboundMode}
 DISTRIBUTION = {
@@ -27,9 +34,9 @@ DISTRIBUTION = {
 }
 ISTIO_DISTRIBUTION = {**DISTRIBUTION, "Any": mesh.TrafficDistribution.ANY}
 LISTS = {
-    "ambient.dev/exclude-outbound-ports": "port numbers separated by commas",
-    "ambient.dev/exclude-outbound-cidrs": "IP addresses or CIDR blocks separated by commas",
-    "ambient.dev/exclude-inbound-ports": "port numbers separated by commas",
+    OUTBOUND_PORTS: "port numbers separated by commas",
+    OUTBOUND_CIDRS: "IP addresses or CIDR blocks separated by commas",
+    INBOUND_PORTS: "port numbers separated by commas",
 }
 # The API server's picture of a static pod has a UID of its own; this annotation has the one that kubelet and the
 # container runtime know it by (kubelet's pkg/kubelet/types).
@@ -57,8 +64,8 @@ def namespace(doc: Spot) -> mesh.Namespace:
         name=doc.at("metadata", "name").text(),
         labels=labels.labels(),
         enrolled=enrolment(labels) or False,
-        outbound=_setting(doc, "ambient.dev/outbound").one_of(OUTBOUND, None, closed=mesh.OutboundMode.REGISTRY_ONLY),
-        require_mtls=_setting(doc, "ambient.dev/require-mtls").one_of(
+        outbound=_setting(doc, UNKNOWN).one_of(OUTBOUND, None, closed=mesh.OutboundMode.REGISTRY_ONLY),
+        require_mtls=_setting(doc, REQUIRE_MTLS).one_of(
             {"true": True, "false": False}, False, closed=True
         ),
     )
@@ -72,10 +79,10 @@ def _setting(doc: Spot, key: str) -> Spot:
 
 def enrolment(labels: Spot) -> bool | None:
     """What the labels of a Pod or Namespace ask for; ours goes before Istio's."""
-    ours = labels.mapping().get("ambient.dev/mode")
+    ours = labels.mapping().get(MODE)
     if ours:
         return ours.one_of(ENROL, None, closed=True)
-    istio = labels.get("istio.io/dataplane-mode").value
+    istio = labels.get(ISTIO_MODE).value
     return {"ambient": True, "none": False}.get(istio) if isinstance(istio, str) else None
 
 
@@ -122,7 +129,7 @@ def pod(doc: Spot) -> Pod:
         ),
         wants=enrolment(metadata.get("labels")),
         sidecar=bool(annotations.mapping().get("sidecar.istio.io/status")),
-        captured=annotations.get("ambient.dev/captured").value == "true",
+        captured=annotations.get(CAPTURED).value == "true",
     )
 
 
@@ -175,9 +182,9 @@ def _owner(metadata: Spot) -> str:
 
 def _capture(annotations: Spot) -> mesh.CaptureSettings:
     return mesh.CaptureSettings(
-        exclude_outbound_ports=frozenset(_listed(annotations, "ambient.dev/exclude-outbound-ports", _port)),
-        exclude_outbound_cidrs=tuple(_listed(annotations, "ambient.dev/exclude-outbound-cidrs", network)),
-        exclude_inbound_ports=frozenset(_listed(annotations, "ambient.dev/exclude-inbound-ports", _port)),
+        exclude_outbound_ports=frozenset(_listed(annotations, OUTBOUND_PORTS, _port)),
+        exclude_outbound_cidrs=tuple(_listed(annotations, OUTBOUND_CIDRS, network)),
+        exclude_inbound_ports=frozenset(_listed(annotations, INBOUND_PORTS, _port)),
     )
 
 

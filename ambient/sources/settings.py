@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ambient.sources import core, security
 from ambient.sources.reading import Spot, hint
 
 OWN = "ambient.dev/"
-ISTIO_MODE = "istio.io/dataplane-mode"
-MODE = "ambient.dev/mode"
-NAMESPACES = ("ambient.dev/outbound", "ambient.dev/require-mtls")
-PODS = (
-    "ambient.dev/exclude-outbound-ports",
-    "ambient.dev/exclude-outbound-cidrs",
-    "ambient.dev/exclude-inbound-ports",
-    "ambient.dev/captured",
-)
+NAMESPACES = (core.UNKNOWN, core.REQUIRE_MTLS)
 READ: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "Namespace": {"labels": (MODE, *NAMESPACES), "annotations": NAMESPACES},
-    "Pod": {"labels": (MODE,), "annotations": PODS},
-    "AuthorizationPolicy": {"annotations": ("ambient.dev/dry-run",)},
+    "Namespace": {"labels": (core.MODE, *NAMESPACES), "annotations": NAMESPACES},
+    "Pod": {"labels": (core.MODE,), "annotations": (*core.LISTS, core.CAPTURED)},
+    "AuthorizationPolicy": {"annotations": security.DRY_RUN},
 }
 KEYS = tuple(dict.fromkeys(key for places in READ.values() for keys in places.values() for key in keys))
 
@@ -38,7 +31,7 @@ def unread(manifest: object) -> Iterator[tuple[str, str]]:
         for key in keys:
             if isinstance(key, str) and key.startswith(OWN) and key not in places.get(where, ()):
                 yield written.get(key).path, f"the mesh does not read this here: {_advice(key)}"
-    istio = metadata.get("labels").get(ISTIO_MODE)
+    istio = metadata.get("labels").get(core.ISTIO_MODE)
     if kind in ("Namespace", "Pod") and istio and istio.value not in ("ambient", "none"):
         yield istio.path, f"neither ambient nor none: {istio.value!r} changes nothing"
 

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ambient.control.captures import CAPTURED, Captures
+from ambient.control.captures import Captures
 from ambient.control.events import Events
 from ambient.model.mesh import Node, Workload
 from ambient.model.world import World
+from ambient.sources.core import CAPTURED
 from ambient.xds.node_server import ReportNotApplied
 from ambient.xds.nodes import Failure, PodRef, Report
 from tests.identity import virtual
