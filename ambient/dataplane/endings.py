@@ -9,7 +9,6 @@ from dataclasses import replace
 from ambient.dataplane import abi, parties, wire
 from ambient.dataplane.decisions import Note
 from ambient.dataplane.pods import LocalPods, role_of
-from ambient.model.mesh import TUNNEL_PORT
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party, Path
 
@@ -69,7 +68,7 @@ def flow_of(conn: abi.Conn, flow: Flow | None, note: Note | None, world: World, 
         flow = _undecided(conn, world, pods)
         if note is not None:
             return replace(flow, rule=note.why, reason=note.reason)
-    if flow.reporter == "source" and flow.path == "tunnel" and conn.dialled.port not in (0, TUNNEL_PORT):
+    if flow.reporter == "source" and flow.path == "tunnel" and conn.dialled.port and not conn.target:
         flow = _in_the_clear(flow)
     if flow.verdict == "allow" and reason in _REFUSALS:
         return replace(flow, verdict="deny", reason=reason.name.lower())

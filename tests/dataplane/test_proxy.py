@@ -275,15 +275,18 @@ def test_an_ended_connection_is_recorded_with_what_was_decided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("port", "path", "security"), [(15008, "tunnel", "mutual_tls"), (8080, "plaintext", "unknown")]
+    ("port", "target", "path", "security"),
+    [(15008, 7, "tunnel", "mutual_tls"), (8080, 0, "plaintext", "unknown"), (15008, 0, "plaintext", "unknown")],
+    ids=["in a tunnel", "in the clear", "in the clear, to an app on the tunnels' port"],
 )
 def test_the_record_says_how_it_went_where_a_service_has_endpoints_inside_and_outside_the_mesh(
-    port: int, path: str, security: str
+    port: int, target: int, path: str, security: str
 ) -> None:
     setup = Setup(replace(a_pod("api", API_IP, "node-2", enrolled=False), labels={"app": "web"}))
     answer = setup.accepted(OUTBOUND, CLIENT_IP, WEB_VIP, 80)
     assert answer.choices == 2
-    setup.say(abi.Type.ENDED, abi.Conn(id=3, answer=answer.answer, dialled=wire.addr(API_IP, port), setup_ns=5), b"")
+    dialled = wire.addr(API_IP, port)
+    setup.say(abi.Type.ENDED, abi.Conn(id=3, answer=answer.answer, dialled=dialled, target=target, setup_ns=5), b"")
     ((flow, _),) = setup.records.all
     assert (flow.path, flow.security) == (path, security)
 
