@@ -65,9 +65,7 @@ def namespace(doc: Spot) -> mesh.Namespace:
         labels=labels.labels(),
         enrolled=enrolment(labels) or False,
         outbound=_setting(doc, UNKNOWN).one_of(OUTBOUND, None, closed=mesh.OutboundMode.REGISTRY_ONLY),
-        require_mtls=_setting(doc, REQUIRE_MTLS).one_of(
-            {"true": True, "false": False}, False, closed=True
-        ),
+        require_mtls=_setting(doc, REQUIRE_MTLS).one_of({"true": True, "false": False}, False, closed=True),
     )
 
 
