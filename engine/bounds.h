@@ -67,7 +67,8 @@ enum {
   // A peer told to open no more streams may have some on their way to us: so long they are taken. Round trips are
   // shorter.
   WARNING_MS = 1000,
-  LINGER_MS = 20, // a tunnel that is to be closed looks so often whether its last bytes have arrived
+  LINGER_MS = 20,        // a tunnel that is to be closed looks so often whether its last bytes have arrived ...
+  LINGER_MOST_MS = 3000, // ... for so long
   // An engine that was told to end keeps records so long for an agent that is away: longer than a restart takes.
   RECORDS_PATIENCE_MS = 60000,
   WORKERS_MAX = 64,

@@ -77,7 +77,7 @@ static const char *on_listen(struct worker *w, const struct message *m) {
     return "LISTEN with a descriptor that does not listen";
   struct listener *known = listener_find(w, l->listener);
   if (known && (known->role != l->role || known->pod != l->pod)) return "LISTEN changes a listener's role or pod";
-  if (w->leave.over) return NULL; // it will have noticed in a moment that this engine is gone
+  if (w->leave.over) return NULL; // for good: the other workers take it back without this one, or the engine is gone
   leave_take_back(w);
   return listener_introduce(w, l, take_fd(m, 0));
 }

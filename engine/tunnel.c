@@ -6,9 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/sockios.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <utlist.h>
 
@@ -261,19 +259,6 @@ static void on_ready(struct source *source, uint32_t events) {
   // ASKING: what the peer says waits in its socket; if it hangs up, that is found out after the answer
 }
 
-static void on_linger(struct timer *timer) { tunnel_mark(container_of(timer, struct tunnel, deadline)); }
-
-// The last bytes of its streams may still be on their way, and what the peer says meanwhile would meet a closed socket:
-// that is answered with a reset, which takes them along.
-static void close_empty(struct tunnel *t) {
-  int unacknowledged = 0;
-  if (!ioctl(t->source.fd, SIOCOUTQ, &unacknowledged) && unacknowledged) {
-    t->deadline.fire = on_linger;
-    return loop_arm(&t->worker->loop, TIMER_PAUSE, &t->deadline, LINGER_MS);
-  }
-  tunnel_end(t, AMB_END_CLOSED, 0, NULL);
-}
-
 // Everything its streams want to say, in as few records and system calls as possible.
 static void on_flush(struct later *later) {
   struct tunnel *t = container_of(later, struct tunnel, flush);
@@ -293,7 +278,7 @@ static void on_flush(struct later *later) {
   }
   if (t->phase == TUNNEL_OPEN && t->doomed) return tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed);
   bool over = t->http2 && !nghttp2_session_want_read(t->http2) && !nghttp2_session_want_write(t->http2);
-  if (t->phase == TUNNEL_OPEN && (over || (t->draining && !t->stream_count && !t->waiting))) close_empty(t);
+  if (t->phase == TUNNEL_OPEN && (over || (t->draining && !t->stream_count && !t->waiting))) tunnel_close_empty(t);
 }
 
 void tunnel_mark(struct tunnel *t) { loop_soon(&t->worker->loop, &t->flush); }
@@ -332,23 +317,6 @@ void tunnel_drop_stream(struct leg *leg) {
   tunnel_idle(t);
   if (t->draining) tunnel_mark(t);
   if (t->waiting) pool_opened(t);
-}
-
-void tunnel_warn(struct tunnel *t) {
-  if (!t->inbound || t->phase != TUNNEL_OPEN || t->warned_at || t->draining) return;
-  t->warned_at = monotonic_ns();
-  stream_warn(t);
-  tunnel_mark(t);
-}
-
-// No new streams, ours or the peer's; the open ones finish.
-void tunnel_drain(struct tunnel *t) {
-  if (t->draining) return;
-  t->draining = true;
-  pool_remove(t);
-  if (t->phase != TUNNEL_OPEN) return;
-  if (t->inbound) stream_goaway(t);
-  tunnel_mark(t);
 }
 
 // ---- the end

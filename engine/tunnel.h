@@ -44,6 +44,7 @@ struct tunnel {
   enum tunnel_phase phase;
   bool inbound, reported;
   bool draining;     // no new streams; ends with the last one
+  int64_t empty_at;  // when its last stream was over, and it is to be closed; 0: not
   int64_t warned_at; // inbound: when the peer was asked to open its next tunnel; 0: not
   bool heard;        // outbound: the peer spoke HTTP/2, so it accepted our certificate
   bool readable, hung_up, blocked;
@@ -90,7 +91,8 @@ void tunnel_heard(struct tunnel *);                             // the peer sent
 void tunnel_mark(struct tunnel *);                              // it has something to send
 void tunnel_warn(struct tunnel *); // inbound: the peer is to open no more streams; those on their way are taken
 void tunnel_drain(struct tunnel *);
-void tunnel_idle(struct tunnel *); // if it is: close it after a while
+void tunnel_close_empty(struct tunnel *); // once its last bytes have arrived
+void tunnel_idle(struct tunnel *);        // if it is: close it after a while
 void tunnel_end(struct tunnel *, enum amb_reason, int error, const char *text);
 void tunnel_add_stream(struct tunnel *, struct leg *, int32_t stream);
 void tunnel_drop_stream(struct leg *);

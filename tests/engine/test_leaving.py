@@ -15,7 +15,7 @@ import pytest
 
 from ambient.dataplane import abi
 
-from . import apps, harness, verdicts
+from . import apps, h2peer, harness, pki, verdicts
 
 pytestmark = pytest.mark.kernel
 
@@ -33,6 +33,13 @@ def drain(node: harness.Node, timeout_s: int = 0) -> None:
     node.leaves = True
     node.agent.drain(timeout_s)
     node.agent.inventory(listeners=False)
+
+
+def unacknowledged(peer: socket.socket) -> int:
+    """Bytes that the other end of a loopback connection has sent and this one has not taken."""
+    port = f":{peer.getsockname()[1]:04X}"
+    rows = (line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(int(queues.partition(":")[0], 16) for _, _, to, _, queues, *_ in rows if to.endswith(port))
 
 
 def exchange(client: socket.socket, message: bytes = b"hello") -> None:
@@ -145,6 +152,20 @@ def test_no_byte_is_lost_of_what_ends_while_the_engine_leaves(pair: harness.Pair
                     node.engine.await_end()
                     (record,) = node.agent.ended
                     assert (record.reason, record.moved) == (abi.Reason.CLOSED, (5, total))
+
+
+def test_a_peer_that_takes_nothing_holds_up_the_end_for_a_moment_only(far: harness.Node, ca: pki.Authority) -> None:
+    with apps.App(lambda sock: apps.send_pattern(sock, 40_000)) as app, socket.socket() as narrow:
+        narrow.settimeout(10)
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        narrow.connect(far.tunnel())
+        with h2peer.Peer(ca.svid("shop", "web").client_context().wrap_socket(narrow), client=True) as peer:
+            stream = peer.ask(f"{app.address[0]}:{app.address[1]}")
+            harness.process.eventually(lambda: unacknowledged(peer.sock) > 10_000, "bytes wait for the peer")
+            peer.reset(stream)
+            far.agent.await_ended()
+            drain(far)
+            far.engine.await_end()
 
 
 def test_a_cut_ends_connections_of_a_drained_engine(pair: harness.Pair, tmp_path: pathlib.Path) -> None:
