@@ -29,6 +29,7 @@ class Engine:
         self.pid = 0
         self.start_at = 0
         self.build = ""
+        self.lost = ""  # why the attachment ended
         self.leaving = self.serving = self.drained = False
         self.links: list[Link] = []
         self._run_dir, self._on_message, self._on_news = run_dir, on_message, on_news
@@ -120,4 +121,5 @@ class Engine:
         greeting = self._hello.get(link)
         if greeting is not None and not greeting.done():
             greeting.set_exception(ConnectionError(reason))
+        self.lost = self.lost or reason
         self._on_news()

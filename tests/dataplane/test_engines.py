@@ -341,7 +341,7 @@ def test_an_agent_whose_attachment_a_living_engine_closes_was_superseded(tmp_pat
         node.start(1)
         await node.engines.attach()
         node.fakes[0].detach()
-        with pytest.raises(Superseded):
+        with pytest.raises(Superseded, match="the engine closed it"):
             await node.engines.run()
 
     story(tmp_path, tell)
