@@ -112,14 +112,18 @@ def deletion(space: Space) -> None:
         settled(space, FEW)
 
 
+KILLS = 3
+
+
 def sudden_deletion(space: Space) -> None:
     """Pods that are gone before anybody hears of it."""
-    for _ in range(3):
+    for _ in range(KILLS):
         space.kubectl("delete", "pod", "--force", "--grace-period=0", *pods(space)[: FEW // 2])
         settled(space, FEW)
 
 
 SUDDEN = "sudden deletion"
+TORN = KILLS * len(CLIENTS)  # each client waits for one answer, which a server that is killed may tear
 SCENARIOS: dict[str, Callable[[Space], None]] = {
     "a rollout": a_rollout,
     "scaling": scaling,

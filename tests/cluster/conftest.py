@@ -14,7 +14,7 @@ import pytest
 
 from hack.kube import Cluster, ClusterError, components, down, layout
 from tests.cluster import mesh as installed
-from tests.cluster.manifests import server, service
+from tests.cluster.manifests import ENROL, server, service
 from tests.cluster.space import Space
 from tests.cluster.traces import traces
 from tests.mesh.waiting import eventually
@@ -126,3 +126,16 @@ def mesh(cluster: Cluster) -> Iterator[installed.Mesh]:
     """The mesh, as users install it, for the tests of one module."""
     with installed.Mesh(cluster, ROOT / "daemonset.yaml") as mesh:
         yield mesh
+
+
+@pytest.fixture
+def talking(mesh: installed.Mesh, cluster: Cluster) -> Iterator[Space]:
+    """A namespace of the mesh with a client and, on the other node, a server."""
+    del mesh  # only to be there
+    space = Space(cluster, "talking")
+    space.create()
+    space.run(server("web", "node2"), server("client", "node1"))
+    cluster.kubectl("label", "namespace", space.name, ENROL)
+    eventually("every pod is captured", lambda: space.captured() == {"web", "client"}, within=30)
+    yield space
+    cluster.kubectl("delete", "namespace", space.name)

@@ -10,6 +10,7 @@ AMBIENT_IMAGE = "localhost/ambient:dev"
 SERVER = ("python3", "/programs/server.py")
 PUPPET = ("python3", "/programs/puppet.py")
 PROBED = ("python3", "/programs/probed.py")
+ENROL, LEAVE = "ambient.dev/mode=enabled", "ambient.dev/mode-"  # of a namespace
 STRICT: Manifest = {
     "apiVersion": "ambient.dev/v1alpha1",
     "kind": "PeerAuthentication",

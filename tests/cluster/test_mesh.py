@@ -11,7 +11,7 @@ import pytest
 
 from ambient.model.mesh import TUNNEL_PORT
 from hack.kube import Cluster, ClusterError
-from tests.cluster.manifests import Manifest, server, service
+from tests.cluster.manifests import ENROL, LEAVE, Manifest, server, service
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
 from tests.cluster.wire import tap
@@ -19,7 +19,6 @@ from tests.mesh.waiting import eventually
 from tests.mesh.wire import is_tls
 
 pytestmark = pytest.mark.cluster
-ENROL, LEAVE = "ambient.dev/mode=enabled", "ambient.dev/mode-"
 PODS = ("web-1", "web-2", "client")
 CLIENT = "cluster.local/ns/enrolled/sa/default"
 

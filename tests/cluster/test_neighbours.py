@@ -8,10 +8,9 @@ import pytest
 
 from hack.kube import Cluster
 from tests.cluster.footprint import Footprint, differences, settled
-from tests.cluster.manifests import server, service
+from tests.cluster.manifests import ENROL, LEAVE, server, service
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, LEAVE
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster

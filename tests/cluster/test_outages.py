@@ -14,10 +14,10 @@ import pytest
 
 from hack.kube import Cluster
 from tests.cluster import churn
-from tests.cluster.manifests import server, service
+from tests.cluster.manifests import ENROL, server, service
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL, policy
+from tests.cluster.test_mesh import policy
 from tests.cluster.wire import tap
 from tests.mesh.waiting import eventually
 

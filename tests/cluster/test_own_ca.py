@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from ambient.control.authority import SECRET, STATE
 from ambient.identity import profile
 from hack.kube import Cluster
-from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL
 from tests.cluster.test_rotation import await_everywhere, roots
 from tests.identity.test_ca_files import LOW, MIDDLE, ROOT
 from tests.mesh.waiting import eventually
@@ -41,19 +38,6 @@ WITH_FILES = {
         }
     }
 }
-
-
-@pytest.fixture
-def talking(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
-    """A client and, on the other node, a server."""
-    del mesh  # only to be there
-    space = Space(cluster, "talking")
-    space.create()
-    space.run(server("web", "node2"), server("client", "node1"))
-    cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: space.captured() == {"web", "client"}, within=30)
-    yield space
-    cluster.kubectl("delete", "namespace", space.name)
 
 
 def mount(cluster: Cluster, chain: bytes, key: bytes, trusted: bytes) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from hack.kube import Cluster
-from tests.cluster.manifests import server
+from tests.cluster.manifests import ENROL, server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import CLIENT, ENROL, policy
+from tests.cluster.test_mesh import CLIENT, policy
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster

@@ -6,34 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from hack.kube import Cluster, layout, network
 from hack.kube.controlplane import ADMIN
-from tests.cluster.manifests import server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL
 from tests.mesh.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 GET_CERTIFICATES = ["ambient", "get", "certificates", "-o", "json"]
-
-
-@pytest.fixture
-def rotating(mesh: Mesh, cluster: Cluster) -> Iterator[Space]:
-    """A client and, on the other node, a server."""
-    del mesh  # only to be there
-    space = Space(cluster, "rotating")
-    space.create()
-    space.run(server("web", "node2"), server("client", "node1"))
-    cluster.kubectl("label", "namespace", space.name, ENROL)
-    eventually("every pod is captured", lambda: space.captured() == {"web", "client"}, within=30)
-    yield space
-    cluster.kubectl("delete", "namespace", space.name)
 
 
 def ambient_ca(*arguments: str) -> str:
@@ -72,11 +56,11 @@ def await_everywhere(cluster: Cluster, *, trusts: set[str], signed_by: str, with
     eventually(f"{signed_by} signs and {trusts} are trusted", there, within=within)
 
 
-def test_a_rotation_under_traffic_refuses_and_cuts_nothing(rotating: Space, cluster: Cluster, mesh: Mesh) -> None:
-    web = rotating.ips("web")[0]
+def test_a_rotation_under_traffic_refuses_and_cuts_nothing(talking: Space, cluster: Cluster, mesh: Mesh) -> None:
+    web = talking.ips("web")[0]
     old = roots()["signs"]
     await_everywhere(cluster, trusts={old}, signed_by=old)
-    with rotating.puppet("client") as client:
+    with talking.puppet("client") as client:
         assert not client.open("talk", web, 8080).error
         client.do("chat", name="talk")
         client.do("newcomers", name="newcomers", to=web, port=8080)
@@ -101,9 +85,9 @@ def test_a_rotation_under_traffic_refuses_and_cuts_nothing(rotating: Space, clus
     assert roots() == {"signs": new}
 
 
-def test_the_control_plane_was_refused_nothing_by_the_api_server(rotating: Space, cluster: Cluster) -> None:
+def test_the_control_plane_was_refused_nothing_by_the_api_server(talking: Space, cluster: Cluster) -> None:
     """Its rights in the manifest are as narrow as they can be: one that lacks shows in its log only."""
-    del rotating  # it was told of captures, at least
+    del talking  # it was told of captures, at least
     said = cluster.kubectl(
         "--namespace", NAMESPACE, "logs", "--tail=-1", "-l", "app.kubernetes.io/name=ambient-control"
     )

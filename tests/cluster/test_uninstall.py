@@ -11,7 +11,7 @@ import pytest
 
 from hack.kube import Cluster
 from tests.cluster.footprint import Footprint, differences, settled
-from tests.cluster.manifests import server
+from tests.cluster.manifests import ENROL, server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
 from tests.cluster.wire import tap
@@ -29,7 +29,6 @@ for netns in $(ls /run/netns); do
   done
 done
 """
-ENROLLED = "ambient.dev/mode=enabled"
 
 
 def as_documented(mesh: Mesh, cluster: Cluster) -> None:
@@ -82,7 +81,7 @@ def test_it_leaves_nothing_and_breaks_nothing(
     remove: Callable[[Mesh, Cluster], None],
     cuts: int,
 ) -> None:
-    cluster.kubectl("label", "namespace", INSIDE, ENROLLED)
+    cluster.kubectl("label", "namespace", INSIDE, ENROL)
     out, home = shop.ips("web-2")[0], inside.ips("web")[0]
     with Mesh(cluster, FILE) as mesh, shop.puppet("client") as stranger, inside.puppet("client") as client:
         eventually("both are captured", lambda: inside.captured() == {"web", "client"}, within=30)

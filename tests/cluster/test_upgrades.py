@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from hack.kube import Cluster
-from tests.cluster.manifests import server
+from tests.cluster.manifests import ENROL, server
 from tests.cluster.mesh import NAMESPACE, Mesh
 from tests.cluster.space import Space
-from tests.cluster.test_mesh import ENROL
 from tests.mesh.puppets import Puppet
 from tests.mesh.waiting import eventually
 

@@ -15,7 +15,7 @@ from ambient.dataplane.questions import Outbound, Peer, Plaintext, Question, Req
 from ambient.dataplane.waiting import Waiting
 from ambient.model.mesh import address
 from ambient.model.world import World, diff
-from tests.dataplane.test_proxy import Link, Records
+from tests.dataplane.proxied import Link, Records
 from tests.dataplane.worlds import CLIENT_IP, NODE_2, WEB, WEB_IP, WEB_VIP, a_pod, a_world, the_pods
 
 NEW_IP = address("10.1.0.99")
