@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn, Protocol
 
-from ambient.control import api, tokens
+from ambient.control import api
 from ambient.control.api import ApiError, Json, Kind
+from ambient.identity import tokens
 from ambient.model.world import World
 from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
 

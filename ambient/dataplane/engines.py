@@ -235,7 +235,9 @@ class Engines:
             for link in engine.links:
                 self._inventories.lost(link)
             if await _still_alive(engine.pid):
-                raise Superseded(f"engine {engine.pid} lives, but our attachment is over ({engine.lost}): another agent has it")
+                raise Superseded(
+                    f"engine {engine.pid} lives, but our attachment is over ({engine.lost}): another agent has it"
+                )
             if engine.drained:
                 log.info("engine %d is gone, which carried on what it had", engine.pid)
             else:

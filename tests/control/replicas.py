@@ -30,11 +30,11 @@ from ambient.model.world import World
 from ambient.sources import kubernetes
 from ambient.sources.kubernetes.client import Client
 from tests.identity import make
+from tests.identity.test_tokens import a_token
 from tests.sources.kubernetes.cluster import PATHS, Cluster, Object
 from tests.sources.kubernetes.script import CONFIG
 
 from .apiserver import ApiServer
-from .test_tokens import a_token
 
 SYSTEM = "ambient-system"
 NAME = f"ambient-control.{SYSTEM}.svc"

@@ -15,9 +15,9 @@ from ambient.model.mesh import Node, Workload
 from ambient.model.world import World
 from ambient.xds.caller import Caller, CannotAuthenticate, Unauthenticated
 from tests.identity import virtual
+from tests.identity.test_tokens import a_token
 
 from .apiserver import ApiServer
-from .test_tokens import a_token
 
 ACCOUNT = "system:serviceaccount:ambient-system:ambient-agent"
 EXTRA = "authentication.kubernetes.io/"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambient.control import tokens
+from ambient.identity import tokens
 
 
 def a_token(**changes: Any) -> str:
