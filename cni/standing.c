@@ -1,6 +1,7 @@
 #include "standing.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,8 +63,10 @@ static bool agent_belongs_here(struct text agents) {
   DIR *directory = opendir(path);
   if (!directory) return true;
   bool found = false;
+  errno = 0;
   for (const struct dirent *entry; !found && (entry = readdir(directory));)
     found = !strncmp(entry->d_name, slash + 1, strlen(slash + 1));
+  if (errno) found = true; // it could not be read to its end
   closedir(directory);
   return found;
 }
