@@ -40,6 +40,11 @@ def options(words: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words) if name.startswith("--")}
 
 
+def test_each_object_stands_there_once() -> None:
+    keys = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in MANIFESTS]
+    assert [key for key in keys if keys.count(key) > 1] == []
+
+
 @pytest.mark.parametrize("daemonset", ["ambient-agent", "ambient-engine"])
 def test_every_capability_and_every_path_of_the_node_is_justified(daemonset: str) -> None:
     rows = [line for line in SECURITY.splitlines() if line.startswith("| `")]
