@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ambient.model.mesh import IPAddress
@@ -32,7 +32,7 @@ class Knocks:
         if awaited is not None and not awaited.done():
             awaited.set_result(flow)
 
-    async def at(self, doors: Mapping[str, tuple[IPAddress, int]]) -> dict[str, dict[str, object]]:
+    async def at(self, doors: Sequence[tuple[IPAddress, int]]) -> list[dict[str, object]]:
         """What each met: `outcome` is refused, let in, unanswered or unreachable; a refusal has reason and rule."""
         room = asyncio.Semaphore(AT_ONCE)
 
@@ -40,8 +40,7 @@ class Knocks:
             async with room:
                 return {"address": _shown(ip, port), **await self._one(ip, port)}
 
-        found = await asyncio.gather(*(one(*door) for door in doors.values()))
-        return dict(zip(doors, found, strict=True))
+        return await asyncio.gather(*(one(*door) for door in doors))
 
     async def _one(self, ip: IPAddress, port: int) -> dict[str, object]:
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6

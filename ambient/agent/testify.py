@@ -30,15 +30,17 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
     mine = [pod for pod in world.workloads_in(namespace) if pod.node == agent.settings.node]
     captured = [pod for pod in mine if agent.enrolment.is_captured(pod.key)]
     certificates = {str(row["identity"]): row for row in agent.store.status()}
-    doors = {pod.key: (pod.addresses[0], port) for pod in captured if (port := evidence.port_to_try(world, pod))}
-    knocks, live = await asyncio.gather(agent.knocks.at(doors), _live(scrape))
+    doors = [
+        (pod.key, ip, port) for pod in captured if (port := evidence.port_to_try(world, pod)) for ip in pod.addresses
+    ]
+    knocks, live = await asyncio.gather(agent.knocks.at([(ip, port) for _, ip, port in doors]), _live(scrape))
     seen = {}
     for pod in mine:
         identity = str(pod.identity(world.mesh.trust_domain))
         seen[pod.key] = evidence.Seen(
             state=agent.enrolment.state(pod.key),
             certificate=certificates.get(identity) if pod in captured else None,
-            knock=knocks.get(pod.key),
+            knocks=tuple(met for (key, _, _), met in zip(doors, knocks, strict=True) if key == pod.key),
             clear=await _in_the_clear(agent, pod) if pod in captured else (),
         )
     blockers = agent.not_ready()

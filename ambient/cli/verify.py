@@ -57,7 +57,7 @@ def _tell(found: proof.Proof) -> None:
 
 
 def _row(pod: Mapping[str, Any]) -> dict[str, object]:
-    knock, certificate = pod.get("knock"), pod.get("certificate")
+    certificate = pod.get("certificate")
     return {
         "pod": pod["pod"],
         "node": pod["node"],
@@ -65,7 +65,7 @@ def _row(pod: Mapping[str, Any]) -> dict[str, object]:
         "identity": pod["identity"],
         "certificate_until": certificate["not_after"] if certificate else "",
         "mtls": [f"{mode['port']}={mode['mode']}" if mode["port"] else mode["mode"] for mode in pod["modes"]],
-        "plaintext_tried": f"{knock['address']} {knock['outcome']}" if knock else "",
+        "plaintext_tried": [f"{knock['address']} {knock['outcome']}" for knock in pod["knocks"]],
     }
 
 

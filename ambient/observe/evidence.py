@@ -6,7 +6,7 @@ so that what all agents of a large cluster say together stays small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ambient.model import egress, policy
@@ -25,7 +25,7 @@ class Seen:
 
     state: str  # "captured", or why not
     certificate: Mapping[str, object] | None  # the store's row
-    knock: Mapping[str, object] | None = None  # what a plaintext connection met, where one was tried
+    knocks: Sequence[Mapping[str, object]] = ()  # what plaintext connections met, one to each address; none: not tried
     # Connections outside tunnels: inbound, own port, the other end's address and port. None: nobody could look.
     clear: tuple[tuple[bool, int, IPAddress, int], ...] | None = ()
 
@@ -83,7 +83,7 @@ def _pod(world: World, pod: Workload, seen: Seen, host: frozenset[IPAddress]) ->
         "probe_ports": sorted(pod.probe_ports),
         "state": seen.state,
         "certificate": dict(seen.certificate) if seen.certificate else None,
-        "knock": dict(seen.knock) if seen.knock else None,
+        "knocks": [dict(each) for each in seen.knocks],
         "clear": None if seen.clear is None else [_clear(world, pod, host, *each) for each in seen.clear],
     }
 

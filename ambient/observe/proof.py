@@ -151,20 +151,18 @@ def _strict(key: str, pod: Mapping[str, Any]) -> Iterator[Problem]:
         where = f"port {mode['port']}" if mode["port"] else "its ports"
         found = f"plaintext is accepted on {where}: {mode['mode']} ({mode['said_by']})"
         yield Problem(key, "strict", found, "apply a PeerAuthentication with mtls.mode STRICT to the namespace")
-    knock = pod["knock"]
-    if knock is None:
-        if not lax:
-            yield Problem(key, "refusal", "no plaintext connection was tried", "try again; see the agent's log")
-        return
-    if knock["outcome"] == "refused" and knock["reason"] == "strict_mtls":
-        return
-    what = {
-        "refused": f"was refused, but not for want of mutual TLS: {knock['reason']} ({knock['rule']})",
-        "let in": f"was let in: {knock['rule']}",
-        "unreachable": f"could not be made: {knock['reason']}",
-    }.get(knock["outcome"], "was neither refused nor let in: nobody judged it")
-    todo = "see the agent's log; `ambient explain` says what is expected"
-    yield Problem(key, "refusal", f"a plaintext connection to {knock['address']} {what}", todo)
+    if not lax and not pod["knocks"]:
+        yield Problem(key, "refusal", "no plaintext connection was tried", "try again; see the agent's log")
+    for knock in pod["knocks"]:
+        if (knock["outcome"], knock["reason"]) == ("refused", "strict_mtls"):
+            continue
+        what = {
+            "refused": f"was refused, but not for want of mutual TLS: {knock['reason']} ({knock['rule']})",
+            "let in": f"was let in: {knock['rule']}",
+            "unreachable": f"could not be made: {knock['reason']}",
+        }.get(knock["outcome"], "was neither refused nor let in: nobody judged it")
+        todo = "see the agent's log; `ambient explain` says what is expected"
+        yield Problem(key, "refusal", f"a plaintext connection to {knock['address']} {what}", todo)
 
 
 def _limits(pods: Sequence[Mapping[str, Any]]) -> Iterator[str]:

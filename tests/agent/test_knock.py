@@ -36,7 +36,7 @@ async def knocked(judge: Judge, ip: str = "127.0.0.1") -> dict[str, object]:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(serve())
-            found = (await knocks.at({"shop/web": (address(ip), port)}))["shop/web"]
+            (found,) = await knocks.at([(address(ip), port)])
     assert not knocks._awaited, "nothing is waited for any more"
     return found
 
@@ -75,6 +75,6 @@ def test_where_nobody_listens_it_could_not_be_made(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(knock, "VERDICT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    found = asyncio.run(Knocks().at({"shop/web": (address("127.0.0.1"), port)}))["shop/web"]
+    (found,) = asyncio.run(Knocks().at([(address("127.0.0.1"), port)]))
     assert (found["outcome"], found["reason"]) == ("unreachable", "Connection refused")
     assert found["address"] == f"127.0.0.1:{port}"

@@ -30,7 +30,7 @@ def told_by(node: str, *more: Any) -> Row:
     pod = PODS[node]
     certificate = {"not_after": "2999-01-01T00:00:00Z", "error": ""}
     knock = {"address": "10.0.0.2:9", "outcome": "refused", "reason": "strict_mtls", "rule": "shop/strict"}
-    seen = {pod.key: Seen(state="captured", certificate=certificate, knock=knock)}
+    seen = {pod.key: Seen(state="captured", certificate=certificate, knocks=[knock])}
     paths = [{"direction": "in", "path": "tunnel", "ended": 2, "open": 1, "last": "T", "last_peer": "shop/x"}]
     return evidence(a_world(*PODS.values(), *more), "shop", Witness(node=node, seen=seen, paths=paths))
 

@@ -29,7 +29,7 @@ def test_the_agents_own_pods_are_described_and_the_others_named_by_node() -> Non
     world = a_world(WEB, CLIENT, a_pod("other/job-1", "10.0.0.9"))
     said = asked(world, seen={"shop/web-1": Seen(state="captured", certificate={"state": "valid"})})
     (web,) = said["pods"]
-    assert (web["pod"], web["state"], web["knock"], web["clear"]) == ("shop/web-1", "captured", None, [])
+    assert (web["pod"], web["state"], web["knocks"], web["clear"]) == ("shop/web-1", "captured", [], [])
     assert web["certificate"] == {"state": "valid"}
     assert said["elsewhere"] == {"b": ["shop/client-1"]}
 

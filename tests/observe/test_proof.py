@@ -30,7 +30,10 @@ def a_pod(name: str = "web", node: str = "a", **more: Any) -> Row:
         "probe_ports": [],
         "state": "captured",
         "certificate": {"identity": identity, "not_after": "2026-01-02T00:00:00Z", "error": ""},
-        "knock": {"address": "10.0.0.2:8080", "outcome": "refused", "reason": "strict_mtls", "rule": "shop/strict"},
+        "knocks": [
+            {"address": at, "outcome": "refused", "reason": "strict_mtls", "rule": "shop/strict"}
+            for at in ("10.0.0.2:8080", "[fd00::2]:8080")
+        ],
         "clear": [],
     } | more
 
@@ -53,7 +56,7 @@ def test_it_is_proven_when_every_pods_own_agent_says_so() -> None:
 CLEAR_IN = {"direction": "in", "port": 8080, "peer": "198.51.100.7:4000", "kind": "outside"}
 CLEAR_OUT = {"direction": "out", "port": 8080, "peer": "shop/api 10.0.0.3:8080", "kind": "mesh"}
 PERMISSIVE = {"port": 0, "mode": "PERMISSIVE", "said_by": "no PeerAuthentication"}
-REFUSED = a_pod()["knock"]
+REFUSED, IPV6_REFUSED = a_pod()["knocks"]
 MISSING: list[tuple[str, Row, str, str]] = [
     ("not enrolled", {"enrolled": False}, "enrolled", "it is not in the mesh"),
     ("on the node's network", {"host_network": True}, "enrolled", "the node's own network"),
@@ -72,18 +75,29 @@ MISSING: list[tuple[str, Row, str, str]] = [
         "certificate",
         "expired at 2026-01-01T00:00:00Z",
     ),
-    ("permissive", {"modes": [PERMISSIVE], "knock": None}, "strict", "plaintext is accepted on its ports: PERMISSIVE"),
+    ("permissive", {"modes": [PERMISSIVE], "knocks": []}, "strict", "plaintext is accepted on its ports: PERMISSIVE"),
     (
         "a permissive port",
         {"modes": [*a_pod()["modes"], PERMISSIVE | {"port": 9090}]},
         "strict",
         "plaintext is accepted on port 9090",
     ),
-    ("nobody tried", {"knock": None}, "refusal", "no plaintext connection was tried"),
-    ("let in", {"knock": REFUSED | {"outcome": "let in"}}, "refusal", "was let in"),
-    ("unanswered", {"knock": REFUSED | {"outcome": "unanswered"}}, "refusal", "nobody judged it"),
-    ("unreachable", {"knock": REFUSED | {"outcome": "unreachable"}}, "refusal", "could not be made"),
-    ("refused for another reason", {"knock": REFUSED | {"reason": "denied_by_policy"}}, "refusal", "denied_by_policy"),
+    ("nobody tried", {"knocks": []}, "refusal", "no plaintext connection was tried"),
+    (
+        "let in by IPv6",
+        {"knocks": [REFUSED, IPV6_REFUSED | {"outcome": "let in"}]},
+        "refusal",
+        "[fd00::2]:8080 was let in",
+    ),
+    ("let in", {"knocks": [REFUSED | {"outcome": "let in"}, IPV6_REFUSED]}, "refusal", "was let in"),
+    ("unanswered", {"knocks": [REFUSED | {"outcome": "unanswered"}, IPV6_REFUSED]}, "refusal", "nobody judged it"),
+    ("unreachable", {"knocks": [REFUSED | {"outcome": "unreachable"}, IPV6_REFUSED]}, "refusal", "could not be made"),
+    (
+        "refused for another reason",
+        {"knocks": [REFUSED | {"reason": "denied_by_policy"}, IPV6_REFUSED]},
+        "refusal",
+        "denied_by_policy",
+    ),
     ("an excluded port in", {"exclude_inbound": [9090]}, "excluded", "exclude-inbound-… keeps 9090 out"),
     ("an excluded network out", {"exclude_outbound": ["10.0.0.0/8"]}, "excluded", "keeps 10.0.0.0/8 out"),
     ("plaintext in, now", {"clear": [CLEAR_IN]}, "clear", "from 198.51.100.7:4000 (port 8080)"),
@@ -196,7 +210,7 @@ def test_counts_of_all_agents_are_added_and_the_latest_is_named() -> None:
 def test_the_order_is_stable() -> None:
     said = [
         said_by(a_pod("z", enrolled=False), a_pod("a", state="")),
-        said_by(a_pod("b", "b", knock=None), node="b"),
+        said_by(a_pod("b", "b", knocks=[]), node="b"),
     ]
     assert judge("shop", said, NOW) == judge("shop", list(reversed(said)), NOW)
     assert [about for about, _ in claims(judge("shop", said, NOW))] == ["shop/a", "shop/b", "shop/z"]
