@@ -65,6 +65,7 @@ class AgentSettings:
     cni_dirs: tuple[Path, Path] | None = None  # plugins' programs, their configurations; None: no plugin is installed
     # namespaces whose pods start though no agent can say what they are: DNS, without which agents find no control plane
     cni_exempt: tuple[str, ...] = ("kube-system",)
+    daemonset: str = ""  # the agents' own, NAMESPACE/NAME: watched, for the hook that ends a pod
     cni_agents: str = ""  # how kubelet's directories for agents' pods begin; empty: the plugin always expects an agent
     engine: EngineSettings = field(default_factory=EngineSettings)
 

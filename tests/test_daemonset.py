@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ambient.agent.cni import removal
-from ambient.cli.uninstall import uninstall
+from ambient.agent.cni import apiserver, removal
+from ambient.cli.uninstall import AGENT_S, uninstall
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = [body for body in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if body]
@@ -94,13 +94,15 @@ def test_the_hook_asks_for_its_own_daemonset_and_has_the_time_and_the_rights_for
     command = container["lifecycle"]["preStop"]["exec"]["command"]
     assert command == ["ambient", "uninstall", "--if-daemonset-gone", "ambient-system/ambient-agent"]
     wait = next(each.default for each in uninstall.params if each.name == "wait_s")
-    asking = removal.PATIENCE_S + 2 * removal.TIMEOUT_S
+    asking = removal.PATIENCE_S + 2 * apiserver.TIMEOUT_S + AGENT_S
     assert pod("ambient-agent")["terminationGracePeriodSeconds"] >= asking + float(str(wait))
-    assert mounts("ambient-agent")["api"] == str(removal.CREDENTIALS)
+    assert mounts("ambient-agent")["api"] == str(apiserver.CREDENTIALS)
+    assert options(container["args"])["--daemonset"] == command[-1]
     rights = {
         (group, resource, *rule["resourceNames"], *rule["verbs"])
         for rule in find("Role", "ambient-agent")["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert rights == {("apps", "daemonsets", "ambient-agent", "get"), ("", "namespaces", "ambient-system", "get")}
+    daemonset = ("apps", "daemonsets", "ambient-agent", "get", "watch")
+    assert rights == {daemonset, ("", "namespaces", "ambient-system", "get")}

@@ -296,6 +296,7 @@ class Agent:
             "agent_pid": os.getpid(),
             "engine_pid": self.engines.pid,
             "leaving": self.enrolment.leaving,
+            "daemonset_gone": self.cni.gone,
             "pods": {
                 workload.key: {
                     "enrolled": workload.enrolled,

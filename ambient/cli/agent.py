@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ambient import config
+from ambient.cli import names
 from ambient.cli.errors import Failure, Lacking
 from ambient.model.mesh import MeshConfig, OutboundMode
 
@@ -85,6 +86,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     help="How kubelet's directory for an agent's pod begins (/var/log/pods/NAMESPACE_DAEMONSET-): where there is none "
     "any more, the plugin holds nobody for want of an agent but what was the mesh's.",
 )
+@click.option(
+    "--daemonset",
+    type=names.DAEMONSET,
+    metavar="NAMESPACE/NAME",
+    help="Watch what becomes of the agents' DaemonSet, for `ambient uninstall --if-daemonset-gone`.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def agent(
     node: str,
@@ -111,6 +118,7 @@ def agent(
     cni_conf_dir: Path | None,
     cni_exempt: tuple[str, ...],
     cni_agents: str,
+    daemonset: str | None,
     log_level: str,
 ) -> None:
     """Run the node agent in the foreground.
@@ -150,6 +158,7 @@ def agent(
         cni_dirs=_both(cni_bin_dir, cni_conf_dir),
         cni_exempt=cni_exempt,
         cni_agents=cni_agents,
+        daemonset=daemonset or "",
     )
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ambient.cli import names
 from ambient.cli.errors import Failure, warn
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+AGENT_S = 2.0  # for a word of an agent that is well
 ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" that another process could wait for
 
 
@@ -22,8 +25,10 @@ ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" th
 @click.option("--bpffs", type=FOLDER, default=Path("/sys/fs/bpf"), help="The same.")
 @click.option(
     "--if-daemonset-gone",
+    type=names.DAEMONSET,
     metavar="NAMESPACE/NAME",
-    help="Only if the API server says so, asked with this pod's credentials: for the hook that ends an agent's pod.",
+    help="Only if the API server says so, asked with this pod's credentials, or the agent saw it go: for the hook that "
+    "ends an agent's pod.",
 )
 @click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, help="Seconds for open connections to end.")
 def uninstall(
@@ -43,7 +48,7 @@ def uninstall(
     """
     from ambient.agent.cni import install
 
-    if if_daemonset_gone is not None and not _is_gone(if_daemonset_gone):
+    if if_daemonset_gone is not None and not _is_gone(if_daemonset_gone, run_dir / "admin.sock"):
         return
     try:
         install.uninstall(cni_bin_dir, cni_conf_dir, run_dir)
@@ -54,14 +59,13 @@ def uninstall(
         _remove_capture(cgroup, bpffs)
 
 
-def _is_gone(daemonset: str) -> bool:
-    from ambient.agent.cni import removal
+def _is_gone(daemonset: str, admin: Path) -> bool:
+    from ambient.agent.cni import apiserver, removal
 
-    namespace, slash, name = daemonset.partition("/")
-    if not slash or not namespace or not name:
-        raise click.UsageError(f"--if-daemonset-gone takes NAMESPACE/NAME, not {daemonset!r}")
+    namespace, _, name = daemonset.partition("/")
     try:
-        finding, why = removal.find_out(namespace, name, removal.in_cluster())
+        with contextlib.closing(apiserver.ApiServer()) as server:
+            finding, why = removal.find_out(namespace, name, server.get, lambda: _agent_saw(admin))
     except OSError as error:
         finding, why = removal.Finding.UNKNOWN, str(error)
     if finding is removal.Finding.GONE:
@@ -70,6 +74,16 @@ def _is_gone(daemonset: str) -> bool:
     kept = "" if finding is removal.Finding.THERE else "; if the mesh is being removed, run `ambient uninstall` here"
     click.echo(f"{why}; the CNI plugin stays{kept}")
     return False
+
+
+def _agent_saw(admin: Path) -> str:
+    """What the agent here saw become of its DaemonSet: empty if it stays, and if there is nobody to say so."""
+    from ambient.observe import client
+
+    try:
+        return str(client.call(admin, "status", deadline_s=AGENT_S).get("daemonset_gone", ""))
+    except (client.Unreachable, client.Refused):
+        return ""
 
 
 def _await_agent(admin: Path, wait_s: float) -> bool:

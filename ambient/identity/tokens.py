@@ -34,11 +34,6 @@ def peek(token: str) -> Claims:
         raise ValueError(f"not a ServiceAccount's token: {type(error).__name__}") from error
 
 
-def expires(token: str) -> float:
-    """When a token ends, in seconds of the Unix epoch. Raises ValueError for what is no JSON Web Token that says so."""
-    return _expires(_payload(token))
-
-
 def _payload(token: str) -> dict[str, Any]:
     if len(token) > MAX_BYTES:
         raise ValueError(f"a token of {len(token)} bytes")

@@ -35,13 +35,17 @@ class Mesh:
         self._manifests = with_image([body for body in yaml.safe_load_all(text) if body], AMBIENT_IMAGE)
 
     def __enter__(self) -> Self:
-        self._cluster.apply(self._manifests)
+        self.apply()
         self.await_rollout()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._keep_logs()
         self.remove()
+
+    def apply(self) -> None:
+        """Again, too: what somebody changed or deleted is there anew."""
+        self._cluster.apply(self._manifests)
 
     def remove(self) -> None:
         """As users do it, with the one file; returns when all of it is gone."""
