@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import ambient
 from ambient.agent.cni import apiserver, removal
 from ambient.cli.uninstall import AGENT_S, uninstall
 
@@ -71,6 +74,24 @@ def test_pods_cannot_reach_the_port_of_the_control_planes_probes() -> None:
     }
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
     assert open_to_all == {"grpc", "metrics"}
+
+
+def test_every_container_runs_the_image_of_this_version() -> None:
+    """A tag that moves is what some nodes pull and others do not."""
+    pods = [each["spec"]["template"]["spec"] for each in MANIFESTS if "template" in each.get("spec", {})]
+    images = [container["image"] for each in pods for container in each["containers"]]
+    assert images == [f"localhost/ambient:{ambient.__version__}"] * 3
+    assert f"REGISTRY/ambient:{ambient.__version__}" in (ROOT / "docs/install.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (
+        ["version"],
+        "ambient/__init__.py",
+    )
+
+
+def test_what_is_built_is_called_as_the_manifest_calls_it() -> None:
+    said = subprocess.run([ROOT / "hack/image/reference.sh"], capture_output=True, text=True, check=True).stdout
+    assert said == f"localhost/ambient:{ambient.__version__}\n"
 
 
 def test_the_plugin_on_the_node_finds_the_agents_socket_where_the_agent_made_it() -> None:
