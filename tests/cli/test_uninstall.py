@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,3 +189,16 @@ def test_whom_the_api_server_refuses_and_who_has_no_agent_removes_nothing(
     monkeypatch.setattr(removal, "PATIENCE_S", 0.0)
     done = uninstall(node, "--if-daemonset-gone", "ambient-system/ambient-agent")
     assert (done.exit_code, is_installed(node)) == (0, True), done.output
+
+
+def test_for_a_program_it_says_in_one_value_what_became_of_the_node(node: Path, agent: Agent) -> None:
+    said = json.loads(uninstall(node, "-o", "json").stdout)
+    assert (said["removed"], said["let_go"]) == (True, True)
+    assert said["said"][-1] == "no pod of this node is captured any more"
+    assert not agent.captured
+
+
+def test_for_a_program_too_a_restart_is_no_removal(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    said = json.loads(uninstall(node, "--if-daemonset-gone", "a/b", "-o", "json").stdout)
+    assert (said["removed"], said["let_go"], len(said["said"])) == (False, None, 1)
