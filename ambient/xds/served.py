@@ -17,6 +17,7 @@ from ambient.xds.room import Claim
 Headers = list[tuple[str, str]]
 START: Headers = [(":status", "200"), ("content-type", "application/grpc")]
 AHEAD_BYTES = 32 << 10  # of a message that is not whole yet; what is longer needs room before more of it comes
+PEER = ":peer"  # among metadata: the client's address. No client can say it: h2 knows no such pseudo-header
 TEXT_MAX = 4_000  # bytes of an explanation: clients bound what headers they take
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 

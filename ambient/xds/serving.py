@@ -23,7 +23,7 @@ from h2.settings import SettingCodes
 from ambient.xds.call import PREFIX_BYTES, Status
 from ambient.xds.credentials import Renewed
 from ambient.xds.room import Claim, Room
-from ambient.xds.served import START, Aborted, ServerCall
+from ambient.xds.served import PEER, START, Aborted, ServerCall
 
 # What clients can make a replica keep: HTTP/2's 64 KiB each, and these two.
 CONNECTION_WINDOW = 256 << 10  # bytes a client may be ahead of whoever takes what it says, once somebody does ...
@@ -116,7 +116,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         tls = transport.get_extra_info("ssl_object")
-        self.peer = str(transport.get_extra_info("peername"))
+        peername = transport.get_extra_info("peername")
+        self.peer, self._address = str(peername), str(peername[0]) if peername else ""
         self._server.connections.add(self)
         if tls is None or tls.selected_alpn_protocol() != "h2":
             log.info("%s does not speak HTTP/2", self.peer)
@@ -313,7 +314,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, number: int, headers: Mapping[str, str]) -> None:
         path = headers.get(":path", "")
-        call = ServerCall(self, number, path, headers, peer=self.peer, most=REQUEST_BYTES)
+        said = {**headers, PEER: self._address}
+        call = ServerCall(self, number, path, said, peer=self.peer, most=REQUEST_BYTES)
         self._calls[number] = call
         self._used = True
         handler = self._server.handlers.get(path)
