@@ -57,6 +57,7 @@ class AgentSettings:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     metrics_port: int = 15020  # 0: an ephemeral one
     health_port: int = 15021  # 0: an ephemeral one
+    health_address: str = "127.0.0.1"  # kubelet is on the node; a pod that reached it could have the agent restarted
     engine_binary: Path | None = None  # None: the one that was built with this agent
     drain_timeout_s: int = 24 * 3600  # an engine that was replaced ends then: no tunnel outlives its certificate anyway
     engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import ambient
+from ambient import config
 from ambient.agent.cni import apiserver, removal
 from ambient.cli.uninstall import AGENT_S, uninstall
 
@@ -74,6 +75,20 @@ def test_pods_cannot_reach_the_port_of_the_control_planes_probes() -> None:
     }
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
     assert open_to_all == {"grpc", "metrics"}
+
+
+def test_no_pod_reaches_the_port_of_the_agents_probes_and_they_are_patient() -> None:
+    """The agent is on the node's network, which pods reach; its loopback they do not."""
+    (container,) = pod("ambient-agent")["containers"]
+    probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
+    assert {(each["httpGet"]["host"], each["httpGet"]["port"]) for each in probes.values()} == {("127.0.0.1", "health")}
+    assert config.AgentSettings.__dataclass_fields__["health_address"].default == "127.0.0.1"
+    assert "--health-address" not in options(container["args"])
+    paths = {kind: each["httpGet"]["path"] for kind, each in probes.items()}
+    assert paths == {"startup": "/healthz/live", "liveness": "/healthz/live", "readiness": "/healthz/ready"}
+    live, start = probes["liveness"], probes["startup"]
+    assert live["periodSeconds"] * live["failureThreshold"] >= 120, "minutes of silence, not a slow moment"
+    assert start["periodSeconds"] * start["failureThreshold"] >= 600, "it may wait for an engine"
 
 
 def test_every_container_runs_the_image_of_this_version() -> None:

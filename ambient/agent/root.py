@@ -165,7 +165,11 @@ class Agent:
         servers: list[AdminServer | HttpServer] = [
             AdminServer(self.settings.run_dir / "admin.sock", Admin(self, scrape).handlers),
             HttpServer(self.settings.metrics_port, {"/metrics": scrape.metrics_page}),
-            HttpServer(self.settings.health_port, {"/healthz/ready": scrape.ready_page}),
+            HttpServer(
+                self.settings.health_port,
+                {"/healthz/ready": scrape.ready_page, "/healthz/live": scrape.live_page},
+                address=self.settings.health_address,
+            ),
         ]
         try:
             for server in servers:

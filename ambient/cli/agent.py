@@ -55,7 +55,8 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
 )
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
-@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="Readiness, /healthz/ready.")
+@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
+@click.option("--health-address", default="127.0.0.1", help="Where the health port listens; empty: everywhere.")
 @click.option("--engine-binary", type=FILE, help="The engine to start.  [default: the one built with this agent]")
 @click.option(
     "--drain-timeout",
@@ -110,6 +111,7 @@ def agent(
     outbound: str,
     metrics_port: int,
     health_port: int,
+    health_address: str,
     engine_binary: Path | None,
     drain_timeout: int,
     engine_threads: int,
@@ -151,6 +153,7 @@ def agent(
         mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),
         metrics_port=metrics_port,
         health_port=health_port,
+        health_address=health_address,
         engine_binary=engine_binary,
         drain_timeout_s=drain_timeout,
         engine_threads=engine_threads,
