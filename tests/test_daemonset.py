@@ -14,6 +14,7 @@ import ambient
 from ambient import config
 from ambient.agent.cni import apiserver, removal
 from ambient.cli.uninstall import AGENT_S, uninstall
+from ambient.control import enforcement
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = [body for body in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if body]
@@ -96,6 +97,9 @@ def test_every_container_runs_the_image_of_this_version() -> None:
     pods = [each["spec"]["template"]["spec"] for each in MANIFESTS if "template" in each.get("spec", {})]
     images = [container["image"] for each in pods for container in each["containers"]]
     assert images == [f"localhost/ambient:{ambient.__version__}"] * 3
+    labels = find("DaemonSet", "ambient-agent")["spec"]["template"]["metadata"]["labels"]
+    assert labels[enforcement.VERSION] == ambient.__version__
+    assert enforcement.AGENT.items() <= labels.items()
     assert f"REGISTRY/ambient:{ambient.__version__}" in (ROOT / "docs/install.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (
