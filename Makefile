@@ -2,7 +2,7 @@
 # make test   every test: plain (no root) and kernel (root, network namespaces, eBPF)
 # make test-cluster   tests on a real Kubernetes of two nodes on this machine (root); the first time builds Kubernetes
 # make kube-up, make kube-down   that Kubernetes, to try things on
-# make image   the image of agent and control plane: build/image/ambient.tar, an OCI archive
+# make image   the image of agent and control plane, called as in daemonset.yaml: build/image/ambient.tar, an OCI archive
 # make kind   a cluster of kind with the mesh in it; docker, kind and kubectl must be there
 # All others install what they need on Debian 12 or Ubuntu 24.04 (as root) and skip that the next time.
 SHELL := /bin/bash
@@ -62,10 +62,10 @@ kind:
 
 .PHONY: image test-image
 image: $(STAMPS)/kube
-	hack/image/build.sh ambient Dockerfile .
+	hack/image/build.sh ambient Dockerfile . "$$(hack/image/reference.sh)"
 
 test-image: $(STAMPS)/kube
-	hack/image/build.sh ambient-test-app tests/cluster/app/Dockerfile tests
+	hack/image/build.sh ambient-test-app tests/cluster/app/Dockerfile tests localhost/ambient-test-app:dev
 
 .PHONY: test-engine-sanitized test-cni-sanitized
 test-engine-sanitized: setup

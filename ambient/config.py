@@ -57,6 +57,7 @@ class AgentSettings:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     metrics_port: int = 15020  # 0: an ephemeral one
     health_port: int = 15021  # 0: an ephemeral one
+    health_address: str = "127.0.0.1"  # kubelet is on the node; a pod that reached it could have the agent restarted
     engine_binary: Path | None = None  # None: the one that was built with this agent
     drain_timeout_s: int = 24 * 3600  # an engine that was replaced ends then: no tunnel outlives its certificate anyway
     engine_threads: int = 2  # workers share nothing; two let one elephant leave the mice alone
@@ -65,6 +66,7 @@ class AgentSettings:
     cni_dirs: tuple[Path, Path] | None = None  # plugins' programs, their configurations; None: no plugin is installed
     # namespaces whose pods start though no agent can say what they are: DNS, without which agents find no control plane
     cni_exempt: tuple[str, ...] = ("kube-system",)
+    daemonset: str = ""  # the agents' own, NAMESPACE/NAME: watched, for the hook that ends a pod
     cni_agents: str = ""  # how kubelet's directories for agents' pods begin; empty: the plugin always expects an agent
     engine: EngineSettings = field(default_factory=EngineSettings)
 

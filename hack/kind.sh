@@ -23,8 +23,9 @@ for node in $(kind get nodes --name $cluster); do
   docker exec "$node" sh -c 'mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf'
 done
 
-docker build -q -t ambient:latest .
-kind load docker-image --name $cluster ambient:latest
+image=$(hack/image/reference.sh)
+docker build -q -t "$image" .
+kind load docker-image --name $cluster "$image"
 kubectl apply --server-side -f daemonset.yaml
 kubectl -n ambient-system rollout restart deployment/ambient-control daemonset/ambient-agent # of an older image, perhaps
 hack/smoke.sh

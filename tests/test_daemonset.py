@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ambient.agent.cni import removal
-from ambient.cli.uninstall import uninstall
+import ambient
+from ambient import config
+from ambient.agent.cni import apiserver, removal
+from ambient.cli.uninstall import AGENT_S, uninstall
+from ambient.control import enforcement
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = [body for body in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if body]
@@ -73,6 +78,41 @@ def test_pods_cannot_reach_the_port_of_the_control_planes_probes() -> None:
     assert open_to_all == {"grpc", "metrics"}
 
 
+def test_no_pod_reaches_the_port_of_the_agents_probes_and_they_are_patient() -> None:
+    """The agent is on the node's network, which pods reach; its loopback they do not."""
+    (container,) = pod("ambient-agent")["containers"]
+    probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
+    assert {(each["httpGet"]["host"], each["httpGet"]["port"]) for each in probes.values()} == {("127.0.0.1", "health")}
+    assert config.AgentSettings.__dataclass_fields__["health_address"].default == "127.0.0.1"
+    assert "--health-address" not in options(container["args"])
+    paths = {kind: each["httpGet"]["path"] for kind, each in probes.items()}
+    assert paths == {"startup": "/healthz/live", "liveness": "/healthz/live", "readiness": "/healthz/ready"}
+    live, start = probes["liveness"], probes["startup"]
+    assert live["periodSeconds"] * live["failureThreshold"] >= 120, "minutes of silence, not a slow moment"
+    assert start["periodSeconds"] * start["failureThreshold"] >= 600, "it may wait for an engine"
+
+
+def test_every_container_runs_the_image_of_this_version() -> None:
+    """A tag that moves is what some nodes pull and others do not."""
+    pods = [each["spec"]["template"]["spec"] for each in MANIFESTS if "template" in each.get("spec", {})]
+    images = [container["image"] for each in pods for container in each["containers"]]
+    assert images == [f"localhost/ambient:{ambient.__version__}"] * 3
+    labels = find("DaemonSet", "ambient-agent")["spec"]["template"]["metadata"]["labels"]
+    assert labels[enforcement.VERSION] == ambient.__version__
+    assert enforcement.AGENT.items() <= labels.items()
+    assert f"REGISTRY/ambient:{ambient.__version__}" in (ROOT / "docs/install.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert (project["project"]["dynamic"], project["tool"]["hatch"]["version"]["path"]) == (
+        ["version"],
+        "ambient/__init__.py",
+    )
+
+
+def test_what_is_built_is_called_as_the_manifest_calls_it() -> None:
+    said = subprocess.run([ROOT / "hack/image/reference.sh"], capture_output=True, text=True, check=True).stdout
+    assert said == f"localhost/ambient:{ambient.__version__}\n"
+
+
 def test_the_plugin_on_the_node_finds_the_agents_socket_where_the_agent_made_it() -> None:
     assert host_paths("ambient-agent")["run"] == mounts("ambient-agent")["run"]
 
@@ -94,13 +134,15 @@ def test_the_hook_asks_for_its_own_daemonset_and_has_the_time_and_the_rights_for
     command = container["lifecycle"]["preStop"]["exec"]["command"]
     assert command == ["ambient", "uninstall", "--if-daemonset-gone", "ambient-system/ambient-agent"]
     wait = next(each.default for each in uninstall.params if each.name == "wait_s")
-    asking = removal.PATIENCE_S + 2 * removal.TIMEOUT_S
+    asking = removal.PATIENCE_S + 2 * apiserver.TIMEOUT_S + AGENT_S
     assert pod("ambient-agent")["terminationGracePeriodSeconds"] >= asking + float(str(wait))
-    assert mounts("ambient-agent")["api"] == str(removal.CREDENTIALS)
+    assert mounts("ambient-agent")["api"] == str(apiserver.CREDENTIALS)
+    assert options(container["args"])["--daemonset"] == command[-1]
     rights = {
         (group, resource, *rule["resourceNames"], *rule["verbs"])
         for rule in find("Role", "ambient-agent")["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert rights == {("apps", "daemonsets", "ambient-agent", "get"), ("", "namespaces", "ambient-system", "get")}
+    daemonset = ("apps", "daemonsets", "ambient-agent", "get", "watch")
+    assert rights == {daemonset, ("", "namespaces", "ambient-system", "get")}

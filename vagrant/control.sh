@@ -15,7 +15,7 @@ mkdir -p ~vagrant/.kube $offered
 install -o vagrant -g vagrant -m 0600 $KUBECONFIG ~vagrant/.kube/config
 
 apt-get install -y -qq --no-install-recommends buildah golang-github-containers-common mmdebstrap >/dev/null
-(cd /ambient && hack/image/build.sh ambient Dockerfile .)
+(cd /ambient && hack/image/build.sh ambient Dockerfile . "$(hack/image/reference.sh)")
 cp /ambient/build/image/ambient.tar $offered/
 ctr -n k8s.io images import $offered/ambient.tar >/dev/null
 (umask 077 && kubeadm token create --print-join-command >$offered/join.sh)

@@ -5,5 +5,5 @@ cd /ambient
 export KUBECONFIG=/etc/kubernetes/admin.conf
 
 kubectl wait --for=condition=Ready node --all --timeout=300s
-sed 's|image: ambient:latest|image: localhost/ambient:dev|' daemonset.yaml | kubectl apply --server-side -f -
+kubectl apply --server-side -f daemonset.yaml
 hack/smoke.sh

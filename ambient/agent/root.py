@@ -165,7 +165,11 @@ class Agent:
         servers: list[AdminServer | HttpServer] = [
             AdminServer(self.settings.run_dir / "admin.sock", Admin(self, scrape).handlers),
             HttpServer(self.settings.metrics_port, {"/metrics": scrape.metrics_page}),
-            HttpServer(self.settings.health_port, {"/healthz/ready": scrape.ready_page}),
+            HttpServer(
+                self.settings.health_port,
+                {"/healthz/ready": scrape.ready_page, "/healthz/live": scrape.live_page},
+                address=self.settings.health_address,
+            ),
         ]
         try:
             for server in servers:
@@ -296,6 +300,7 @@ class Agent:
             "agent_pid": os.getpid(),
             "engine_pid": self.engines.pid,
             "leaving": self.enrolment.leaving,
+            "daemonset_gone": self.cni.gone,
             "pods": {
                 workload.key: {
                     "enrolled": workload.enrolled,

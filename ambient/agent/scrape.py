@@ -59,6 +59,10 @@ class Scrape:
             return Page(text, HTTPStatus.INTERNAL_SERVER_ERROR)
         return Page("ready\n")
 
+    async def live_page(self) -> Page:
+        """That it is there says that the event loop turns. Whatever is waited for, a restart would not bring it."""
+        return Page("alive\n")
+
     def _count_datagrams(self) -> dict[tuple[str, str], int]:
         return {
             (pod.workload, protocol): count

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ambient import config
+from ambient.cli import names
 from ambient.cli.errors import Failure, Lacking
 from ambient.model.mesh import MeshConfig, OutboundMode
 
@@ -54,7 +55,8 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
 )
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
-@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="Readiness, /healthz/ready.")
+@click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
+@click.option("--health-address", default="127.0.0.1", help="Where the health port listens; empty: everywhere.")
 @click.option("--engine-binary", type=FILE, help="The engine to start.  [default: the one built with this agent]")
 @click.option(
     "--drain-timeout",
@@ -85,6 +87,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     help="How kubelet's directory for an agent's pod begins (/var/log/pods/NAMESPACE_DAEMONSET-): where there is none "
     "any more, the plugin holds nobody for want of an agent but what was the mesh's.",
 )
+@click.option(
+    "--daemonset",
+    type=names.DAEMONSET,
+    metavar="NAMESPACE/NAME",
+    help="Watch what becomes of the agents' DaemonSet, for `ambient uninstall --if-daemonset-gone`.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def agent(
     node: str,
@@ -103,6 +111,7 @@ def agent(
     outbound: str,
     metrics_port: int,
     health_port: int,
+    health_address: str,
     engine_binary: Path | None,
     drain_timeout: int,
     engine_threads: int,
@@ -111,6 +120,7 @@ def agent(
     cni_conf_dir: Path | None,
     cni_exempt: tuple[str, ...],
     cni_agents: str,
+    daemonset: str | None,
     log_level: str,
 ) -> None:
     """Run the node agent in the foreground.
@@ -143,6 +153,7 @@ def agent(
         mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),
         metrics_port=metrics_port,
         health_port=health_port,
+        health_address=health_address,
         engine_binary=engine_binary,
         drain_timeout_s=drain_timeout,
         engine_threads=engine_threads,
@@ -150,6 +161,7 @@ def agent(
         cni_dirs=_both(cni_bin_dir, cni_conf_dir),
         cni_exempt=cni_exempt,
         cni_agents=cni_agents,
+        daemonset=daemonset or "",
     )
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it

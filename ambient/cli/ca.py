@@ -116,13 +116,14 @@ def _longest(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--wait", is_flag=True, help="Wait until the next step is due, and go on until the old root is dropped.")
 @_at_once
 @_longest
+@printing.of_change
 @click.pass_obj
-def rotate(where: Open, wait: bool, at_once: bool, longest_hours: float) -> None:
+def rotate(where: Open, wait: bool, at_once: bool, longest_hours: float, output: str) -> None:
     """Take the next step that replaces the root: trust a new one, let it sign, drop the old one.
 
     A step is refused as long as it would part workloads from each other. Run it again when it is time, or --wait.
     """
-    kept = where()
+    kept, told = where(), printing.Told(output)
     settle, longest = timedelta(0) if at_once else roots.SETTLE, timedelta(hours=longest_hours)
     while True:
         try:
@@ -130,43 +131,59 @@ def rotate(where: Open, wait: bool, at_once: bool, longest_hours: float) -> None
         except RotationRefused as error:
             if not wait or error.until is None:
                 raise Failure(str(error)) from error
-            click.echo(f"waiting: {error}")
+            click.echo(f"waiting: {error}", err=output == "json")
             time.sleep(max((error.until - _now()).total_seconds(), 0.1))
             continue
-        click.echo(_told(authority))
-        if not wait or (authority.coming is None and authority.old is None):
+        told.say(_meaning(authority))
+        if not wait or _is_finished(authority):
+            told.end(**_state(authority))
             return
 
 
 @ca.command("add-root")
+@printing.of_change
 @click.pass_obj
-def add_root(where: Open) -> None:
+def add_root(where: Open, output: str) -> None:
     """Step 1: trust a new root. Agents notice by themselves."""
-    _step(where(), lambda found: roots.add_root(found, _now()))
+    _step(where(), lambda found: roots.add_root(found, _now()), output)
 
 
 @ca.command("switch-signer")
 @_at_once
+@printing.of_change
 @click.pass_obj
-def switch_signer(where: Open, at_once: bool) -> None:
+def switch_signer(where: Open, at_once: bool, output: str) -> None:
     """Step 2: let the new root sign; the old one's key is destroyed."""
     settle = timedelta(0) if at_once else roots.SETTLE
-    _step(where(), lambda found: roots.switch_signer(found, _now(), settle=settle))
+    _step(where(), lambda found: roots.switch_signer(found, _now(), settle=settle), output)
 
 
 @ca.command("drop-old-root")
 @_longest
+@printing.of_change
 @click.pass_obj
-def drop_old_root(where: Open, longest_hours: float) -> None:
+def drop_old_root(where: Open, longest_hours: float, output: str) -> None:
     """Step 3: trust the old root no longer."""
-    _step(where(), lambda found: roots.drop_old(found, _now(), longest=timedelta(hours=longest_hours)))
+    _step(where(), lambda found: roots.drop_old(found, _now(), longest=timedelta(hours=longest_hours)), output)
 
 
-def _step(kept: Kept, change: Callable[[Authority], Authority]) -> None:
+def _step(kept: Kept, change: Callable[[Authority], Authority], output: str) -> None:
+    told = printing.Told(output)
     try:
-        click.echo(_taken(kept, change).newest.id)
+        authority = _taken(kept, change)
     except RotationRefused as error:
         raise Failure(str(error)) from error
+    told.say(authority.newest.id)
+    told.end(**_state(authority))
+
+
+def _state(authority: Authority) -> dict[str, object]:
+    """For programs: the rows are those of `status`."""
+    return {"finished": _is_finished(authority), "newest": authority.newest.id, "roots": authority.rows()}
+
+
+def _is_finished(authority: Authority) -> bool:
+    return authority.coming is None and authority.old is None
 
 
 def _taken(kept: Kept, change: Callable[[Authority], Authority]) -> Authority:
@@ -177,7 +194,7 @@ def _taken(kept: Kept, change: Callable[[Authority], Authority]) -> Authority:
         raise Failure(str(error)) from error
 
 
-def _told(authority: Authority) -> str:
+def _meaning(authority: Authority) -> str:
     """What the step just taken means."""
     if authority.coming is not None:
         return f"root {authority.coming.id} is trusted, beside {authority.signer.id}, which signs; next: let it sign"

@@ -79,7 +79,8 @@ def _changing(command: F) -> F:
 @click.option("--no-mesh", is_flag=True, help="Without agents: a plain cluster.")
 @click.option("--keep", is_flag=True, help="What does not get ready in time stays, to be looked at.")
 @_changing
-def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: float) -> None:
+@printing.of_change
+def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: float, output: str) -> None:
     """Make a lab; returns when all pods are ready and the mesh has converged.
 
     If that fails, or is interrupted, nothing is left of it.
@@ -95,39 +96,45 @@ def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: fl
                 else "Nothing was left of it; with --keep it stays, to be looked at."
             )
             raise Failure(f"{error}\n{what}") from error
-    _remark(remarks)
+    _done("up", lab, remarks, output)
     click.echo(f"lab {lab!r} is up; look around with: ambient lab status{there}", err=True)
 
 
 @lab.command()
 @manifests.option(required=True)
 @_changing
-def apply(files: tuple[Path, ...], lab: str, timeout: float) -> None:
+@printing.of_change
+def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
     """Create or change what manifests describe; returns when that is ready and the mesh has converged."""
     with _lasting("take it away with `ambient lab delete -f`"), _told_of_manifests():
-        _remark(Lab(lab).apply(files, timeout=timeout))
+        remarks = Lab(lab).apply(files, timeout=timeout)
+    _done("apply", lab, remarks, output)
 
 
 @lab.command()
 @manifests.option(required=True)
 @_changing
-def delete(files: tuple[Path, ...], lab: str, timeout: float) -> None:
+@printing.of_change
+def delete(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
     """Delete what manifests describe."""
     with _lasting("what was deleted is gone"):
-        _remark(Lab(lab).delete(files, timeout=timeout))
+        remarks = Lab(lab).delete(files, timeout=timeout)
+    _done("delete", lab, remarks, output)
 
 
 @lab.command()
 @click.argument("target", type=names.TARGET, metavar="TARGET")
 @click.argument("changes", nargs=-1, required=True, type=names.CHANGE, metavar="KEY=VALUE|KEY-...")
 @_changing
-def label(target: str, changes: tuple[str, ...], lab: str, timeout: float) -> None:
+@printing.of_change
+def label(target: str, changes: tuple[str, ...], lab: str, timeout: float, output: str) -> None:
     """Set (KEY=VALUE) or take away (KEY-) labels.
 
     TARGET: ns/NAME, node/NAME, pod/NAMESPACE/NAME or service/NAMESPACE/NAME.
     """
     with _lasting("the labels are changed"):
-        _remark(Lab(lab).label(target, *changes, timeout=timeout))
+        remarks = Lab(lab).label(target, *changes, timeout=timeout)
+    _done("label", lab, remarks, output)
 
 
 @lab.command()
@@ -200,9 +207,13 @@ def status(lab: str, output: str) -> None:
 
 @lab.command()
 @_common
-def down(lab: str) -> None:
+@printing.of_change
+def down(lab: str, output: str) -> None:
     """Remove a lab and everything it made, whatever died before."""
-    if not Lab(lab).down():
+    existed = Lab(lab).down()
+    if output == "json":
+        printing.as_json({"did": "down", "lab": lab, "existed": existed})
+    elif not existed:
         there = ", ".join(names.labs())
         click.echo(f"there is no lab {lab!r}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
 
@@ -229,7 +240,10 @@ def demo(file: Path, lab: str) -> None:
         raise Failure("a claim did not hold")
 
 
-def _remark(remarks: list[str]) -> None:
+def _done(what: str, lab: str, remarks: list[str], output: str) -> None:
+    if output == "json":
+        printing.as_json({"did": what, "lab": lab, "notes": remarks})
+        return
     for remark in remarks:
         click.echo(f"Note: {remark}", err=True)
 

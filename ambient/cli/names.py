@@ -57,6 +57,11 @@ def _pod(text: str) -> None:
         raise ValueError(f"{text!r}: expected NAMESPACE/POD")
 
 
+def _daemonset(text: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][-a-z0-9]*/[a-z0-9][-.a-z0-9]*", text):
+        raise ValueError(f"{text!r}: expected NAMESPACE/NAME")
+
+
 def _log(text: str) -> None:
     if [bool(part) for part in text.split("/")] != [True, True]:
         raise ValueError(f"{text!r}: expected NAMESPACE/POD or node/NAME")
@@ -108,6 +113,7 @@ def _targets(lab: Path) -> list[str]:
 LAB = Name("NAME", _lab, lambda _: labs())
 NODE = Name("NODE", _any, lambda lab: _objects(lab, "node"))
 NAMESPACE = Name("NAMESPACE", _namespace, lambda lab: _objects(lab, "namespace"))
+DAEMONSET = Name("NAMESPACE/NAME", _daemonset, lambda _: [])
 POD = Name("NAMESPACE/POD", _pod, lambda lab: _objects(lab, "pod"))
 LOG = Name(
     "NAMESPACE/POD|node/NAME",

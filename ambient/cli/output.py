@@ -21,6 +21,32 @@ def option(command: F) -> F:
     return choose(command)
 
 
+def of_change(command: F) -> F:
+    """`-o text|json` of a command that changes something, as the argument `output`."""
+    choose = click.option(
+        "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+    )
+    return choose(command)
+
+
+class Told:
+    """What a command that changes something says: to people as it comes true, to programs in one value at the end."""
+
+    def __init__(self, output: str) -> None:
+        self._json = output == "json"
+        self._said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self._said.append(sentence)
+        if not self._json:
+            click.echo(sentence)
+
+    def end(self, **facts: object) -> None:
+        """`facts`: the value's fields, beside what was said."""
+        if self._json:
+            as_json({**facts, "said": self._said})
+
+
 def as_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ambient.cli import names
+from ambient.cli import output as printing
 from ambient.cli.errors import Failure, warn
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+AGENT_S = 2.0  # for a word of an agent that is well
 ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" that another process could wait for
 
 
@@ -22,10 +26,13 @@ ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" th
 @click.option("--bpffs", type=FOLDER, default=Path("/sys/fs/bpf"), help="The same.")
 @click.option(
     "--if-daemonset-gone",
+    type=names.DAEMONSET,
     metavar="NAMESPACE/NAME",
-    help="Only if the API server says so, asked with this pod's credentials: for the hook that ends an agent's pod.",
+    help="Only if the API server says so, asked with this pod's credentials, or the agent saw it go: for the hook that "
+    "ends an agent's pod.",
 )
 @click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, help="Seconds for open connections to end.")
+@printing.of_change
 def uninstall(
     cni_bin_dir: Path,
     cni_conf_dir: Path,
@@ -34,6 +41,7 @@ def uninstall(
     bpffs: Path,
     if_daemonset_gone: str | None,
     wait_s: float,
+    output: str,
 ) -> None:
     """Take the CNI plugin off this node, then everybody's capture; pods go on, without the mesh.
 
@@ -43,37 +51,50 @@ def uninstall(
     """
     from ambient.agent.cni import install
 
-    if if_daemonset_gone is not None and not _is_gone(if_daemonset_gone):
+    told, admin = printing.Told(output), run_dir / "admin.sock"
+    if if_daemonset_gone is not None and not _is_gone(if_daemonset_gone, admin, told):
+        told.end(removed=False, let_go=None)
         return
     try:
         install.uninstall(cni_bin_dir, cni_conf_dir, run_dir)
     except OSError as error:
         raise Failure(f"the CNI plugin cannot be removed: {error}") from error
-    click.echo(f"the CNI plugin is off this node: {cni_conf_dir} is as the node's CNI left it")
-    if not _await_agent(run_dir / "admin.sock", wait_s):
-        _remove_capture(cgroup, bpffs)
+    told.say(f"the CNI plugin is off this node: {cni_conf_dir} is as the node's CNI left it")
+    let_go = _await_agent(admin, wait_s, told)
+    if let_go is None:
+        _remove_capture(cgroup, bpffs, told)
+    told.end(removed=True, let_go=let_go is not False)
 
 
-def _is_gone(daemonset: str) -> bool:
-    from ambient.agent.cni import removal
+def _is_gone(daemonset: str, admin: Path, told: printing.Told) -> bool:
+    from ambient.agent.cni import apiserver, removal
 
-    namespace, slash, name = daemonset.partition("/")
-    if not slash or not namespace or not name:
-        raise click.UsageError(f"--if-daemonset-gone takes NAMESPACE/NAME, not {daemonset!r}")
+    namespace, _, name = daemonset.partition("/")
     try:
-        finding, why = removal.find_out(namespace, name, removal.in_cluster())
+        with contextlib.closing(apiserver.ApiServer()) as server:
+            finding, why = removal.find_out(namespace, name, server.get, lambda: _agent_saw(admin))
     except OSError as error:
         finding, why = removal.Finding.UNKNOWN, str(error)
     if finding is removal.Finding.GONE:
-        click.echo(why)
+        told.say(why)
         return True
     kept = "" if finding is removal.Finding.THERE else "; if the mesh is being removed, run `ambient uninstall` here"
-    click.echo(f"{why}; the CNI plugin stays{kept}")
+    told.say(f"{why}; the CNI plugin stays{kept}")
     return False
 
 
-def _await_agent(admin: Path, wait_s: float) -> bool:
-    """Whether there is one."""
+def _agent_saw(admin: Path) -> str:
+    """What the agent here saw become of its DaemonSet: empty if it stays, and if there is nobody to say so."""
+    from ambient.observe import client
+
+    try:
+        return str(client.call(admin, "status", deadline_s=AGENT_S).get("daemonset_gone", ""))
+    except (client.Unreachable, client.Refused):
+        return ""
+
+
+def _await_agent(admin: Path, wait_s: float, told: printing.Told) -> bool | None:
+    """Whether it let go of everything in time; None: there is no agent."""
     from ambient.observe import client
 
     deadline = time.monotonic() + wait_s
@@ -81,17 +102,17 @@ def _await_agent(admin: Path, wait_s: float) -> bool:
         try:
             status: dict[str, Any] = client.call(admin, "status", deadline_s=min(left, 5.0))
         except client.Unreachable:
-            return False
+            return None
         captured = sorted(key for key, pod in status["pods"].items() if pod["captured"])
         if not captured and not status["leaving"]:
-            click.echo("no pod of this node is captured any more")
+            told.say("no pod of this node is captured any more")
             return True
         time.sleep(min(left, ASK_AGAIN_S))
     warn(f"the agent had not let go of everything after {wait_s:g} s: what is open ends with it")
-    return True
+    return False
 
 
-def _remove_capture(cgroup: Path | None, bpffs: Path) -> None:
+def _remove_capture(cgroup: Path | None, bpffs: Path, told: printing.Told) -> None:
     """Of an agent that is not there any more."""
     from ambient import config
     from ambient.capture import Capture, CaptureError
@@ -102,4 +123,4 @@ def _remove_capture(cgroup: Path | None, bpffs: Path) -> None:
         Capture.open(cgroup or config.cgroup2_root(), bpffs).uninstall()
     except (CaptureError, LookupError) as error:
         raise Failure(f"what an agent left in the kernel cannot be removed: {error}") from error
-    click.echo("what an agent had left in the kernel is removed")
+    told.say("what an agent had left in the kernel is removed")

@@ -17,9 +17,11 @@ from typing import NoReturn, Protocol
 
 from ambient.control import api
 from ambient.control.api import ApiError, Json, Kind
+from ambient.control.strikes import Strikes
 from ambient.identity import tokens
 from ambient.model.world import World
 from ambient.xds.caller import Caller, CannotAuthenticate, Metadata, Unauthenticated
+from ambient.xds.served import PEER
 
 AUDIENCE = "ambient-control"
 RECHECK = timedelta(minutes=5)  # a yes is good for so long, without word from the World; in an outage until it expires
@@ -27,7 +29,8 @@ UNSEEN = timedelta(seconds=15)  # while the World does not have its pod: the API
 MARGIN = timedelta(seconds=60)  # before a token's end a yes is forgotten: clocks differ
 REFUSED_FOR = timedelta(seconds=10)  # a no, and that there was no answer: whoever insists does not reach the API server
 REMEMBERED = 10_000  # tokens: so many of those that are good, and as many others
-REVIEWS = 16  # under way at once
+REVIEWS = 16  # under way at once, of pods that the World has ...
+UNEXPECTED = 4  # ... and of others: who invents pods keeps nobody waiting that has one
 REVIEW_S = 5.0  # for one, with the wait for a place
 _EXTRA = "authentication.kubernetes.io/"
 
@@ -70,7 +73,8 @@ class Callers:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._strangers: OrderedDict[bytes, _Known] = OrderedDict()  # refused: they push out none of the known
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
-        self._places = asyncio.Semaphore(REVIEWS)
+        self._places = {True: asyncio.Semaphore(REVIEWS), False: asyncio.Semaphore(UNEXPECTED)}
+        self._strikes = Strikes()
         self.refused: Counter[str] = Counter()  # by reason
 
     async def authenticate(self, metadata: Metadata) -> Caller:
@@ -79,7 +83,7 @@ class Callers:
         digest = hashlib.sha256(token.encode()).digest()
         known = self._remembered(digest)
         if known is None:
-            known = await self._ask_once(digest, token)
+            known = await self._ask_once(digest, token, metadata.get(PEER, ""))
         if isinstance(known.verdict, Unauthenticated):
             self.refused[known.verdict.reason] += 1
             raise Unauthenticated(known.verdict.reason, str(known.verdict))
@@ -103,11 +107,11 @@ class Callers:
         workload = self._world().workloads.get(f"{caller.namespace}/{caller.pod}")
         return workload is not None and workload.uid == caller.pod_uid
 
-    async def _ask_once(self, digest: bytes, token: str) -> _Known:
+    async def _ask_once(self, digest: bytes, token: str, peer: str) -> _Known:
         """However many wait for the same answer. Raises CannotAuthenticate."""
         asking = self._asking.get(digest)
         if asking is None:
-            asking = asyncio.create_task(self._ask(digest, token), name="callers: review")
+            asking = asyncio.create_task(self._ask(digest, token, peer), name="callers: review")
             self._asking[digest] = asking
             asking.add_done_callback(lambda task: self._asked(digest, task))
         return await asyncio.shield(asking)
@@ -117,18 +121,26 @@ class Callers:
         if not task.cancelled():
             task.exception()  # told to whoever waited; nobody does any more if they all gave up
 
-    async def _ask(self, digest: bytes, token: str) -> _Known:
+    async def _ask(self, digest: bytes, token: str, peer: str) -> _Known:
         now = self._now()
+        counts = digest not in self._known  # whatever else its peer says, that one was good
         try:
             claims = self._plausible(token, now)
             expires = datetime.fromtimestamp(claims.expires, UTC)
-            caller = self._judge(await self._review(token))
+            if counts and not self._strikes.take(peer, now):
+                self.refused["throttled"] += 1
+                raise CannotAuthenticate(f"too many tokens from {peer} were nobody's: this one is not asked about yet")
+            caller = self._judge(await self._review(token, self._expected(claims)))
+            if counts:
+                self._strikes.give(peer, self._now())
             present = self._present(caller)
             known = _Known(min(now + (RECHECK if present else UNSEEN), expires - MARGIN), caller, expires, present)
         except Unauthenticated as refusal:
             _log.warning("refused a caller (%s): %s", refusal.reason, refusal)
             known = _Known(now + REFUSED_FOR, refusal, now)
         except (ApiError, TimeoutError) as error:
+            if counts:
+                self._strikes.give(peer, self._now())
             earlier = self._known.get(digest)
             if earlier is None or not self._still_good(earlier, now):
                 text = f"the API server cannot be asked about the caller's token: {str(error) or 'no answer'}"
@@ -167,16 +179,28 @@ class Callers:
         if not self._audiences & set(claims.audiences):
             found = ", ".join(claims.audiences)[:300]
             _refuse("other_audience", f"the token is for {found!r}, not for {', '.join(sorted(self._audiences))}")
-        if not claims.pod_bound:
+        if not claims.pod or not claims.pod_uid:
             _refuse("not_pod_bound", "the token is bound to no pod: use a projected volume")
         if claims.expires + MARGIN.total_seconds() < now.timestamp():
             _refuse("expired", f"the token has expired, {now.timestamp() - claims.expires:.0f} s ago")
+        pod, runs_on = self._pod(claims), self._expected(claims)
+        if runs_on and claims.node and claims.node != runs_on:
+            _refuse("node_mismatch", f"the token says that pod {pod} runs on {claims.node}, the API on {runs_on}")
         return claims
 
-    async def _review(self, token: str) -> Json:
+    def _pod(self, claims: tokens.Claims) -> str:
+        """namespace/name."""
+        return f"{claims.subject.split(':')[2]}/{claims.pod}"
+
+    def _expected(self, claims: tokens.Claims) -> str:
+        """The node that runs the pod a token names, by its uid; empty if the World has none, or not yet."""
+        workload = self._world().workloads.get(self._pod(claims))
+        return workload.node if workload is not None and workload.uid == claims.pod_uid else ""
+
+    async def _review(self, token: str, expected: str) -> Json:
         """The status of a TokenReview. Raises ApiError or TimeoutError."""
         spec = {"token": token, "audiences": sorted(self._audiences)}
-        async with asyncio.timeout(REVIEW_S), self._places:
+        async with asyncio.timeout(REVIEW_S), self._places[bool(expected)]:
             review = await self._api.create(api.TOKEN_REVIEW, {"spec": spec})
         status: Json = review.get("status") or {}
         return status

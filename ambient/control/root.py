@@ -22,6 +22,7 @@ from ambient.control.ca import ControlCA
 from ambient.control.callers import Callers
 from ambient.control.captures import Captures
 from ambient.control.contests import Contests
+from ambient.control.enforcement import Enforcement
 from ambient.control.events import Events
 from ambient.control.lease import Lease
 from ambient.control.pages import Pages
@@ -175,6 +176,8 @@ class Control:
         """What one replica at a time says to everybody, and the CA that one of them founds."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Statuses(self._api, self.events).run(self.outcomes.follow()), name="statuses")
+            enforcement = Enforcement(self._api, self.settings.namespace, lambda: self.world)
+            tasks.create_task(enforcement.run(), name="enforcement")
             tasks.create_task(Contests(self.events, lambda: self.world).run(), name="contests")
             if self.settings.ca_files is None:
                 tasks.create_task(self._found(), name="founding")

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -117,17 +118,40 @@ class Statuses:
 
 
 def judged(found: Json, outcome: Outcome, now: datetime) -> list[Json] | None:
-    """The object's conditions with ours among them; None if it says just that already. Pure."""
+    """The object's conditions with what became of it among them; None if it says just that already. Pure."""
+    ours = Ours(
+        type=CONDITION,
+        status="False" if outcome.problems else "True",
+        reason="Invalid" if outcome.problems else "Accepted",
+        message=_message(outcome),
+        generation=outcome.generation,
+    )
+    return merged(found, ours, now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ours:
+    """A condition, as we would have it."""
+
+    type: str
+    status: str  # "True" or "False"
+    reason: str
+    message: str
+    generation: int
+
+
+def merged(found: Json, condition_: Ours, now: datetime) -> list[Json] | None:
+    """The object's conditions with ours among them; None if it is there already. Pure."""
     conditions: list[Json] = list((found.get("status") or {}).get("conditions") or [])
     ours: Json = {
-        "type": CONDITION,
-        "status": "False" if outcome.problems else "True",
-        "reason": "Invalid" if outcome.problems else "Accepted",
-        "message": _message(outcome),
-        "observedGeneration": outcome.generation,
+        "type": condition_.type,
+        "status": condition_.status,
+        "reason": condition_.reason,
+        "message": condition_.message,
+        "observedGeneration": condition_.generation,
     }
     for index, condition in enumerate(conditions):
-        if condition.get("type") != CONDITION:
+        if condition.get("type") != condition_.type:
             continue
         if {key: condition.get(key) for key in ours} == ours:
             return None

@@ -16,7 +16,9 @@ class Claims:
     subject: str  # system:serviceaccount:NAMESPACE:NAME
     audiences: tuple[str, ...]
     expires: float  # seconds of the Unix epoch
-    pod_bound: bool
+    pod: str = ""  # that it is bound to: name and uid, empty if to none
+    pod_uid: str = ""
+    node: str = ""  # of that pod, since Kubernetes 1.32
 
 
 def peek(token: str) -> Claims:
@@ -28,15 +30,16 @@ def peek(token: str) -> Claims:
             subject=str(payload["sub"]),
             audiences=(audiences,) if isinstance(audiences, str) else tuple(str(each) for each in audiences),
             expires=_expires(payload),
-            pod_bound="pod" in bound,
+            pod=_named(bound, "pod", "name"),
+            pod_uid=_named(bound, "pod", "uid"),
+            node=_named(bound, "node", "name"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a ServiceAccount's token: {type(error).__name__}") from error
 
 
-def expires(token: str) -> float:
-    """When a token ends, in seconds of the Unix epoch. Raises ValueError for what is no JSON Web Token that says so."""
-    return _expires(_payload(token))
+def _named(bound: Any, kind: str, field: str) -> str:
+    return str(bound[kind].get(field) or "") if isinstance(bound.get(kind), dict) else ""
 
 
 def _payload(token: str) -> dict[str, Any]:

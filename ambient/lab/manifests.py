@@ -16,12 +16,13 @@ KINDS = (
     "Namespace", "Node", "ServiceAccount", "PeerAuthentication", "AuthorizationPolicy", "TrafficPolicy", "Pod",
     "Service",
 )  # fmt: skip
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = "a DNS label: at most 63 lower-case letters, digits and dashes"  # also part of a host's name
 SUBDOMAIN = "at most 63 lower-case letters, digits, dashes and dots"
 NODE = "at most 40 lower-case letters, digits, dashes and dots (it is part of the paths of sockets)"
 _NAMES = {
-    "Namespace": (re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"), LABEL),
-    "Service": (re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"), LABEL),
+    "Namespace": (DNS_LABEL, LABEL),
+    "Service": (DNS_LABEL, LABEL),
     "Node": (re.compile(r"[a-z0-9]([-a-z0-9.]{0,38}[a-z0-9])?"), NODE),
 }
 _NAME = (re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"), SUBDOMAIN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ambient.lab.manifests import KINDS, Key, annotation_keys, identify, labels
+from ambient.lab.manifests import DNS_LABEL, KINDS, LABEL, Key, annotation_keys, identify, labels
 from ambient.lab.podspec import PLACED, POD
 from ambient.lab.shapes import Each, Field, Notes, Shape, anything, only, port_or_name
 from ambient.model import mesh
@@ -40,6 +40,11 @@ METADATA = Shape(
 )
 
 
+def _port_name(spot: Spot) -> None:
+    if not (isinstance(spot.value, str) and (not spot.value or DNS_LABEL.fullmatch(spot.value))):
+        spot.wrong(LABEL)
+
+
 def _families(spot: Spot) -> None:
     for item in spot.items():
         only("IPv4", "IPv6")(item)
@@ -56,9 +61,18 @@ def _cluster_ips(spot: Spot) -> None:
 
 
 def _fits_together(service: Spot) -> None:
-    """Ports are different, and a fixed address is of a family that the service has."""
+    """Ports are different, by number and by name, and a fixed address is of a family that the service has."""
     seen: set[tuple[object, object]] = set()
-    for entry in service.get("ports").items():
+    names: set[object] = set()
+    ports = list(service.get("ports").items())
+    for entry in ports:
+        name = entry.get("name")
+        if name.value in names:
+            name.wrong("a name of its own")
+        elif len(ports) > 1 and not name.value:
+            name.wrong("a name, where there are several ports", None if name else "nothing")
+        else:
+            names.add(name.value)
         port = (entry.get("protocol").text("TCP"), entry.get("port").value)
         if port in seen:
             entry.get("port").wrong("a port of its own")
@@ -78,7 +92,7 @@ SERVICE = Shape(
         "ports": Each(
             Shape(
                 played={
-                    "name": Spot.text,
+                    "name": _port_name,
                     "port": Spot.port,
                     "targetPort": port_or_name,
                     "protocol": only("TCP", "UDP"),

@@ -28,16 +28,24 @@ class Page:
 
 
 class HttpServer:
-    """Serves `pages` on one port of every address of the netns it is started in, until close()."""
+    """Serves `pages` on one port of the netns it is started in, until close()."""
 
     def __init__(
-        self, port: int, pages: Mapping[str, Callable[[], Awaitable[Page]]], *, read_s: float = READ_S
+        self,
+        port: int,
+        pages: Mapping[str, Callable[[], Awaitable[Page]]],
+        *,
+        address: str = "",
+        read_s: float = READ_S,
     ) -> None:
+        """address: to listen on; empty: all there are."""
         self._wanted = port
+        self._address = address
         self._pages = pages
         self._read_s = read_s
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._reading: dict[asyncio.Task[None], None] = {}  # of them, who has not said what it wants; oldest first
 
     @property
     def port(self) -> int:
@@ -48,7 +56,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Raises OSError, naming the port, when it is taken."""
-        self._server = await asyncio.start_server(self._client, sock=listen(self._wanted), limit=HEAD_MAX)
+        self._server = await asyncio.start_server(
+            self._client, sock=listen(self._wanted, self._address), limit=HEAD_MAX
+        )
 
     async def close(self) -> None:
         if self._server is None:
@@ -61,21 +71,32 @@ class HttpServer:
         self._server = None
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        task = _this_task()
+        if len(self._clients) >= CLIENTS_MAX:
+            self._make_room()
         self._clients.add(task)
         try:
             if len(self._clients) <= CLIENTS_MAX:
+                self._reading[task] = None
                 method, page = await self._page(reader)
                 await _send(writer, page, with_body=method != "HEAD")
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # it went away, was too slow, or we are closing: its connection ends either way
         finally:
             self._clients.discard(task)
+            self._reading.pop(task, None)
             if writer.transport.get_write_buffer_size():
                 writer.transport.abort()  # it takes nothing: do not wait for it
             else:
                 writer.close()
+
+    def _make_room(self) -> None:
+        """Who keeps a place and says nothing loses it to who comes now, and may be kubelet."""
+        silent = next(iter(self._reading), None)
+        if silent is not None:
+            del self._reading[silent]
+            self._clients.discard(silent)
+            silent.cancel()
 
     async def _page(self, reader: asyncio.StreamReader) -> tuple[str, Page]:
         try:
@@ -85,6 +106,7 @@ class HttpServer:
             return "GET", _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         except asyncio.IncompleteReadError as error:
             raise ConnectionResetError("closed before its request was complete") from error
+        self._reading.pop(_this_task(), None)
         match head.split(b"\r\n", 1)[0].decode("latin-1").split(" "):
             case [method, target, "HTTP/1.0" | "HTTP/1.1"]:
                 return method, await self._make(method, target.partition("?")[0])
@@ -123,9 +145,21 @@ async def _send(writer: asyncio.StreamWriter, page: Page, *, with_body: bool) ->
         await writer.drain()
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on every address, of both families where there are both. Raises OSError, naming the port."""
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def listen(port: int, address: str = "") -> socket.socket:
+    """A listening socket on an address, or on all of both families where there are both.
+
+    Raises OSError, naming the port.
+    """
     try:
+        if address:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            return socket.create_server((address, port), family=family)
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))

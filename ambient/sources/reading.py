@@ -16,6 +16,7 @@ from ambient.model.mesh import IPAddress, IPNetwork, address
 
 T = TypeVar("T")
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+NETWORK = re.compile(r"[0-9a-fA-F:.]+(/(0|[1-9][0-9]{0,2}))?")
 MAPPING = (dict, Mapping)  # asked of most values, and of a dict it is quickly answered
 SHOWN = 80  # characters of a wrong value that an error shows
 HINTS = 20  # names that it lists
@@ -156,8 +157,13 @@ class Spot:
 
 
 def network(text: str) -> IPNetwork:
-    """An address or CIDR block; host bits are cleared, an IPv4-mapped block is IPv4. ValueError when it is neither."""
-    parsed = ipaddress.ip_network(text.strip(), strict=False)
+    """An address or CIDR block; host bits are cleared, an IPv4-mapped block is IPv4. ValueError when it is neither.
+
+    No netmask, which may be meant the other way round, and no zone: as the API server reads them.
+    """
+    if not NETWORK.fullmatch(text):
+        raise ValueError(text)
+    parsed = ipaddress.ip_network(text, strict=False)
     if isinstance(parsed, ipaddress.IPv6Network) and parsed.prefixlen >= 96:
         mapped = parsed.network_address.ipv4_mapped
         if mapped is not None:

@@ -6,6 +6,7 @@ closed_* readers make what stands for a policy that cannot be read, in a World t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,6 +15,7 @@ from ambient.model import mesh
 from ambient.sources.reading import Spot
 
 T = TypeVar("T")
+PORT = re.compile(r"[1-9][0-9]{0,4}")
 DRY_RUN = ("ambient.dev/dry-run", "istio.io/dry-run")
 SOURCE_L4 = {
     "principals": "principals",
@@ -31,7 +33,8 @@ CONDITION_L4 = {
 }
 SOURCE_L7 = ("requestPrincipals", "remoteIpBlocks")
 OPERATION_L7 = ("hosts", "methods", "paths")
-CONDITION_L7 = ("request.", "remote.ip", "connection.sni", "experimental.envoy.filters.")
+CONDITION_L7 = ("remote.ip", "connection.sni")
+CONDITION_L7_PREFIXES = ("request.", "experimental.envoy.filters.")
 MODES: Mapping[str, mesh.MtlsMode | None] = {"UNSET": None, **{mode.value: mode for mode in mesh.MtlsMode}}
 
 
@@ -41,7 +44,7 @@ def authorization_policy(doc: Spot) -> mesh.AuthorizationPolicy:
     namespace = metadata.get("namespace").text("default")
     action = _action(spec)
     targets = _targets(spec)
-    if targets and spec.get("selector"):
+    if spec.get("selector") and (spec.get("targetRef") or spec.get("targetRefs")):
         spec.get("selector").wrong("either selector or targetRefs", "both")
     return mesh.AuthorizationPolicy(
         namespace=namespace,
@@ -105,8 +108,9 @@ def _targets(spec: Spot) -> tuple[str, ...]:
     found = []
     for reference in several:
         reference.mapping("group", "kind", "name", "namespace")
-        kind = reference.get("kind").required("a kind").text()
-        found.append(f"{kind}/{reference.get('name').required('a name').text()}")
+        names = [_text(reference.get(name).required(f"a {name}")) or "" for name in ("kind", "name")]
+        reference.get("group").text(), reference.get("namespace").text()
+        found.append("/".join(names))
     return tuple(found)
 
 
@@ -184,12 +188,20 @@ def _element(spot: Spot, l4: Mapping[str, str], l7: Iterable[str], namespace: st
     for name, attribute in l4.items():
         fields[attribute] = _values(spot.get(name), attribute, namespace)
         fields["not_" + attribute] = _values(spot.get(_negative(name)), attribute, namespace)
-    beyond = [_texts(spot.get(variant)) for name in l7 for variant in (name, _negative(name))]
+    beyond = [_beyond(spot.get(variant), name) for name in l7 for variant in (name, _negative(name))]
     return Element(mesh.Match(**fields), any(beyond))  # type: ignore[arg-type]  # _values() gives each its own type
 
 
+def _beyond(spot: Spot, name: str) -> tuple[object, ...]:
+    """Not judged at L4, but a waypoint would."""
+    return _each(spot, Spot.network) if name == "remoteIpBlocks" else _texts(spot)
+
+
 def _some(spot: Spot, names: Iterable[str], expected: str) -> None:
-    """Whether one of the lists has an element. What was said of a misspelt one is not said again."""
+    """Whether there is one of the lists, and each that is has an element. What was said already is not said again."""
+    for name in names:
+        if _is_empty(spot, name):
+            spot.get(name).wrong("at least one value, or no such field", "none")
     complained = any(problem.path.startswith(spot.path) for problem in spot.problems)
     if spot and not complained and not any(spot.get(name).value not in (None, []) for name in names):
         spot.wrong(expected, "none")
@@ -212,8 +224,10 @@ def _condition(item: Spot, namespace: str) -> Element:
         }
         return Element(mesh.Match(**fields), False)  # type: ignore[arg-type]  # as above
     _texts(values), _texts(not_values)
-    if name and not name.startswith(CONDITION_L7):
-        key.wrong(" or ".join([*CONDITION_L4, *(f"{prefix}..." for prefix in CONDITION_L7)]))
+    beyond = name in CONDITION_L7 or any(name.startswith(each) and name != each for each in CONDITION_L7_PREFIXES)
+    if not beyond and isinstance(key.value, str):
+        prefixes = [f"{prefix}..." for prefix in CONDITION_L7_PREFIXES]
+        key.wrong(" or ".join([*CONDITION_L4, *CONDITION_L7, *prefixes]))
     return Element(mesh.Match(), True)
 
 
@@ -273,7 +287,8 @@ def _service_account(item: Spot, namespace: str) -> str | None:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    """As one writes it: 080 may be meant as another base."""
+    if not (PORT.fullmatch(text) and int(text) < 65536):
         raise ValueError(text)
     return int(text)
 
@@ -286,12 +301,7 @@ def peer_authentication(doc: Spot) -> mesh.PeerAuthentication:
     if isinstance(ports.value, Mapping):
         for key in ports.value:
             spot = ports.get(str(key))
-            if (
-                not isinstance(key, int | str)
-                or not str(key).isascii()
-                or not str(key).isdigit()
-                or not 0 < int(key) < 65536
-            ):
+            if not PORT.fullmatch(str(key)) or int(key) >= 65536:
                 spot.wrong("a port number from 1 to 65535 as the key", repr(key))
                 continue
             mode = replace(spot, value=ports.value[key]).mapping("mode").get("mode").one_of(MODES, None)

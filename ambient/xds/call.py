@@ -77,6 +77,12 @@ class Messages:
         """Bytes that are of no whole message yet."""
         return len(self._partial)
 
+    @property
+    def expected(self) -> int:
+        """Bytes of the message that is not whole yet, with its prefix; 0 while nobody can tell."""
+        known = len(self._partial) >= PREFIX_BYTES
+        return PREFIX_BYTES + int.from_bytes(self._partial[1:PREFIX_BYTES], "big") if known else 0
+
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are whole now. Raises RpcFailed for what is none."""
         self._partial += data

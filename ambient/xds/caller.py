@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ambient.xds.call import Status
 from ambient.xds.served import Aborted
 
-Metadata = Mapping[str, str]
+Metadata = Mapping[str, str]  # what the caller said in headers, and at served.PEER where it called from
 
 
 class Unauthenticated(Exception):

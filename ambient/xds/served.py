@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import quote
 
-from ambient.xds.call import AHEAD_BYTES, PREFIX_BYTES, Messages, RpcFailed, Status
+from ambient.xds.call import PREFIX_BYTES, Messages, RpcFailed, Status
+from ambient.xds.room import Claim
 
 Headers = list[tuple[str, str]]
 START: Headers = [(":status", "200"), ("content-type", "application/grpc")]
+AHEAD_BYTES = 32 << 10  # of a message that is not whole yet; what is longer needs room before more of it comes
+PEER = ":peer"  # among metadata: the client's address. No client can say it: h2 knows no such pseudo-header
 TEXT_MAX = 4_000  # bytes of an explanation: clients bound what headers they take
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
@@ -39,6 +42,9 @@ class Carrier(Protocol):
     def credit(self, call: ServerCall, count: int) -> None:
         """Let the client send as many bytes more."""
 
+    def claim(self, call: ServerCall, count: int) -> Claim | None:
+        """Room for a long message, now or later (on_room() says so); None if the client asks for too much."""
+
 
 class ServerCall:
     def __init__(
@@ -55,7 +61,9 @@ class ServerCall:
         self._carrier = carrier
         self._messages = Messages(most)
         self._advanced = 0  # credited of the message that is not whole yet
-        self._waiting: collections.deque[tuple[bytes, int]] = collections.deque()  # with what to credit for each
+        self._claim: Claim | None = None  # the room for the message that is not whole yet, if it is a long one
+        # with what to credit for each, and the room it takes until then
+        self._waiting: collections.deque[tuple[bytes, int, Claim | None]] = collections.deque()
         self._wanted = False  # somebody takes messages
         self._news = asyncio.Event()
         self._taker: Callable[[bytes | None], None] | None = None
@@ -68,9 +76,16 @@ class ServerCall:
                 return None
             self._news.clear()
             await self._news.wait()
-        message, count = self._waiting.popleft()
+        message, count, claim = self._waiting.popleft()
         self._carrier.credit(self, count)
+        if claim is not None:
+            claim.release()
         return message
+
+    @property
+    def partial(self) -> int:
+        """Bytes that are of no whole message yet."""
+        return len(self._messages)
 
     def deliver(self, taker: Callable[[bytes | None], None]) -> None:
         """From now on messages go to `taker` as they come, then None: for calls that live long and say little."""
@@ -105,8 +120,8 @@ class ServerCall:
             self.finish(Status.RESOURCE_EXHAUSTED, str(error))
             return
         for message in whole:
-            self._give(message, PREFIX_BYTES + len(message) - self._advanced)
-            self._advanced = 0
+            self._give(message, PREFIX_BYTES + len(message) - self._advanced, self._claim)
+            self._advanced, self._claim = 0, None
         self._credit_ahead()
 
     def on_half_closed(self) -> None:
@@ -125,10 +140,21 @@ class ServerCall:
 
     def drop(self) -> int:
         """Nobody takes any more what came: how many bytes that is, which were not credited."""
-        count = sum(each for _, each in self._waiting) + len(self._messages) - self._advanced
+        count = sum(each for _, each, _ in self._waiting) + len(self._messages) - self._advanced
+        for claim in (self._claim, *(each for _, _, each in self._waiting)):
+            if claim is not None:
+                claim.release()
         self._waiting.clear()
-        self._messages, self._advanced = Messages(), 0
+        self._messages, self._advanced, self._claim = Messages(), 0, None
         return count
+
+    def fills(self, claim: Claim) -> bool:
+        """Whether it is for the message that is not whole yet."""
+        return claim is self._claim
+
+    def on_room(self) -> None:
+        """There is the room that was asked for."""
+        self._credit_ahead()
 
     def _ask_for_the_rest(self) -> None:
         """From now on messages are wanted: a long one may come whole. Before, its client may be nobody."""
@@ -139,14 +165,25 @@ class ServerCall:
 
     def _credit_ahead(self) -> None:
         """Of a message longer than the window the rest comes only when a part of it is credited before it is whole."""
-        if self._wanted and (ahead := len(self._messages) - self._advanced) > AHEAD_BYTES:
+        if not self._wanted or (ahead := len(self._messages) - self._advanced) <= AHEAD_BYTES:
+            return
+        if self._claim is None:
+            self._claim = self._carrier.claim(self, self._messages.expected)
+            if self._claim is None:
+                self.finish(
+                    Status.RESOURCE_EXHAUSTED, "your other calls' messages are too long to be kept beside this one"
+                )
+                return
+        if self._claim.granted:
             self._carrier.credit(self, ahead)
             self._advanced += ahead
 
-    def _give(self, message: bytes, count: int) -> None:
+    def _give(self, message: bytes, count: int, claim: Claim | None) -> None:
         if self._taker is None:
-            self._waiting.append((message, count))
+            self._waiting.append((message, count, claim))
             self._news.set()
         else:
             self._carrier.credit(self, count)
+            if claim is not None:
+                claim.release()
             self._taker(message)

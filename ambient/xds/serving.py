@@ -20,15 +20,19 @@ import h2.events
 import h2.exceptions
 from h2.settings import SettingCodes
 
-from ambient.xds.call import Status
+from ambient.xds.call import PREFIX_BYTES, Status
 from ambient.xds.credentials import Renewed
-from ambient.xds.served import START, Aborted, ServerCall
+from ambient.xds.room import Claim, Room
+from ambient.xds.served import PEER, START, Aborted, ServerCall
 
-STREAM_WINDOW = 1 << 20  # bytes a client may be ahead of the taker of one call's messages
-CONNECTION_WINDOW = 4 << 20  # once somebody takes what comes; before, HTTP/2's 64 KiB
+# What clients can make a replica keep: HTTP/2's 64 KiB each, and these two.
+CONNECTION_WINDOW = 256 << 10  # bytes a client may be ahead of whoever takes what it says, once somebody does ...
+WINDOWS = 256 * CONNECTION_WINDOW  # ... for so many connections; those that come later are a little slower
+LONG_BYTES = 128 << 20  # of all messages longer than served.AHEAD_BYTES; one that comes when it is full waits
+PACE_S, PACE_BYTES = 10.0, 2_500_000  # a long message whose client sends less in so long is given up: others wait
 CALLS = 100  # at once, of one connection: the least that HTTP/2 recommends
 RESETS = 1_000  # calls of one connection that its client gave up: after more it has to come again
-REQUEST_BYTES = 64 << 20  # an agent that reconnects names the version of every resource it holds
+REQUEST_BYTES = 64 << 20  # of one client: an agent that reconnects names the version of every resource it holds
 HANDSHAKE_S = 10.0
 BACKLOG = 1024  # all agents of a replica that died come at once
 IDLE_S = 30.0  # without a byte from a client, then it is asked: its node may be gone
@@ -58,6 +62,7 @@ class Server:
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = dict(handlers)
         self.connections: set[Connection] = set()
+        self.windows, self.room = Room(WINDOWS), Room(LONG_BYTES)
         self._listening: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket, tls: Renewed) -> None:
@@ -96,6 +101,8 @@ class Connection(asyncio.Protocol):
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self._resets = 0
         self._trusted = False  # somebody took what a call of it said
+        self._window = 0  # what it has of the server's windows
+        self._claims: set[Claim] = set()
         self._used = False  # a call has begun since the timer did
         self._full = False  # the transport takes no more for now
         self._leaving = False
@@ -109,7 +116,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         tls = transport.get_extra_info("ssl_object")
-        self.peer = str(transport.get_extra_info("peername"))
+        peername = transport.get_extra_info("peername")
+        self.peer, self._address = str(peername), str(peername[0]) if peername else ""
         self._server.connections.add(self)
         if tls is None or tls.selected_alpn_protocol() != "h2":
             log.info("%s does not speak HTTP/2", self.peer)
@@ -117,7 +125,7 @@ class Connection(asyncio.Protocol):
             return
         self._http.initiate_connection()
         self._http.update_settings(
-            {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.MAX_CONCURRENT_STREAMS: CALLS}
+            {SettingCodes.INITIAL_WINDOW_SIZE: CONNECTION_WINDOW, SettingCodes.MAX_CONCURRENT_STREAMS: CALLS}
         )
         self._flush()
         self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._ask)
@@ -149,6 +157,7 @@ class Connection(asyncio.Protocol):
         self._server.connections.discard(self)
         for call in [*self._calls.values()]:
             self._gone(call)
+        self._server.windows.give(self._window)
         self._closed.set_result(None)
 
     # What a call needs
@@ -158,8 +167,11 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def wanted(self) -> None:
-        if not self._trusted:
-            self._trusted = True
+        if self._trusted:
+            return
+        self._trusted = True
+        if self._server.windows.take(CONNECTION_WINDOW):
+            self._window = CONNECTION_WINDOW
             self._http.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
             self._flush()
 
@@ -167,6 +179,33 @@ class Connection(asyncio.Protocol):
         if count and call.number in self._calls:
             self._http.acknowledge_received_data(count, call.number)
             self._flush()
+
+    def claim(self, call: ServerCall, count: int) -> Claim | None:
+        self._claims = {each for each in self._claims if not each.over}
+        if sum(each.count for each in self._claims) + count > REQUEST_BYTES + PREFIX_BYTES:
+            return None
+        found = self._server.room.claim(count, lambda: self._granted(call, found))
+        self._claims.add(found)
+        if found.granted:
+            self._pace(call, found, call.partial)
+        return found
+
+    def _granted(self, call: ServerCall, claim: Claim) -> None:
+        self._pace(call, claim, call.partial)
+        call.on_room()
+
+    def _pace(self, call: ServerCall, claim: Claim, before: int) -> None:
+        """Look again whether what is waited for comes: its room is others', too."""
+
+        def look() -> None:
+            if claim.over or not call.fills(claim):
+                return
+            if call.partial - before < PACE_BYTES:
+                call.finish(Status.RESOURCE_EXHAUSTED, "a long message came too slowly, and others wait for its room")
+            else:
+                self._pace(call, claim, call.partial)
+
+        asyncio.get_running_loop().call_later(PACE_S, look)
 
     # What the server says
 
@@ -275,7 +314,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, number: int, headers: Mapping[str, str]) -> None:
         path = headers.get(":path", "")
-        call = ServerCall(self, number, path, headers, peer=self.peer, most=REQUEST_BYTES)
+        said = {**headers, PEER: self._address}
+        call = ServerCall(self, number, path, said, peer=self.peer, most=REQUEST_BYTES)
         self._calls[number] = call
         self._used = True
         handler = self._server.handlers.get(path)

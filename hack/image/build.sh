@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Build an image without docker and without a registry; leaves it as an OCI archive in build/image/NAME.tar.
-#   build.sh NAME DOCKERFILE CONTEXT
+#   build.sh NAME DOCKERFILE CONTEXT REFERENCE     REFERENCE: how the image is called, as REGISTRY/NAME:TAG
 # The base that Dockerfiles call debian:12-slim is made here, with mmdebstrap. Layers are kept in ~/.cache/ambient-kube, so
 # that what did not change is not made again; remove that directory to start from nothing.
 set -euo pipefail
 [ -n "${IMAGE_NAMESPACE:-}" ] || IMAGE_NAMESPACE=1 exec unshare --mount -- "$0" "$@" # what is mounted here goes with us
-name=$1 dockerfile=$2 context=$3
+name=$1 dockerfile=$2 context=$3 reference=$4
 base=localhost/debian:12-slim # what FROM debian:12-slim finds, before any registry is asked
 store=${XDG_CACHE_HOME:-$HOME/.cache}/ambient-kube/images
 out=build/image
@@ -36,12 +36,14 @@ exec 9>"$store/lock"
 flock 9 # several checkouts share the store
 buildah inspect --type image "$base" >/dev/null 2>&1 || make_base
 buildah bud "${options[@]}" --iidfile "$out/$name.new" --file "$dockerfile" "$context" >/dev/null
+id=$(cat "$out/$name.new")
+echo " $reference" >>"$out/$name.new"
 if [ -f "$out/$name.tar" ] && cmp -s "$out/$name.new" "$out/$name.id"; then
   rm "$out/$name.new"
   exit 0
 fi
 rm -f "$out/$name.id"
-buildah push -q "$(cat "$out/$name.new")" "oci-archive:$out/$name.tar.new:localhost/$name:dev"
+buildah push -q "$id" "oci-archive:$out/$name.tar.new:$reference"
 mv "$out/$name.tar.new" "$out/$name.tar"
 mv "$out/$name.new" "$out/$name.id"
-echo "image: $out/$name.tar, $(du -h "$out/$name.tar" | cut -f1) compressed"
+echo "image: $reference in $out/$name.tar, $(du -h "$out/$name.tar" | cut -f1) compressed"

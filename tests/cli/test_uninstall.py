@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ambient.agent.cni import install, removal
+from ambient.agent.cni import apiserver, install, removal
 from ambient.agent.cni.conflist import OWN
 from ambient.agent.cni.removal import Finding
 from ambient.cli import main
 from ambient.observe.admin import AdminServer
 
 NODES_OWN = '{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
+
+
+class Refusing:
+    """An API server that lets this pod ask nothing, any more or yet."""
+
+    def get(self, _: str) -> tuple[int, dict[str, Any]]:
+        return 401, {}
+
+    def close(self) -> None:
+        """There is nothing open."""
 
 
 @pytest.fixture
@@ -73,12 +84,12 @@ def test_before_an_agents_pod_ends_the_api_server_is_asked(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def find_out(namespace: str, name: str, _: object) -> tuple[Finding, str]:
+    def find_out(namespace: str, name: str, *_: object) -> tuple[Finding, str]:
         asked.append((namespace, name))
         return finding, "it was found out"
 
     monkeypatch.setattr(removal, "find_out", find_out)
-    monkeypatch.setattr(removal, "in_cluster", lambda: None)
+    monkeypatch.setattr(apiserver, "ApiServer", Refusing)
     done = uninstall(node, "--if-daemonset-gone", "ambient-system/ambient-agent")
     assert (done.exit_code, is_installed(node), asked) == (0, stays, [("ambient-system", "ambient-agent")])
     assert "it was found out" in done.output
@@ -109,13 +120,14 @@ class Agent:
 
     def __init__(self, path: Path, captured: int, leaving: int) -> None:
         self._path, self.captured, self.leaving = path, captured, leaving
+        self.daemonset_gone = ""
         self._up, self._stop = threading.Event(), asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
 
     async def _status(self, _: dict[str, Any]) -> object:
         pods = {f"shop/{number}": {"captured": number < self.captured} for number in range(3)}
-        told = {"pods": pods, "leaving": self.leaving}
+        told = {"pods": pods, "leaving": self.leaving, "daemonset_gone": self.daemonset_gone}
         if self.captured > 0:
             self.captured -= 1
         elif self.leaving > 0:
@@ -156,3 +168,37 @@ def test_the_wait_has_an_end(node: Path, agent: Agent) -> None:
     agent.leaving = 1_000_000
     done = uninstall(node, "--wait", "0.1")
     assert (done.exit_code, "what is open ends with it" in done.output) == (0, True)
+
+
+@pytest.mark.parametrize(("seen", "stays"), [("it was deleted", False), ("", True)])
+def test_whom_the_api_server_refuses_asks_what_the_agent_saw(
+    node: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, seen: str, stays: bool
+) -> None:
+    monkeypatch.setattr(apiserver, "ApiServer", Refusing)
+    monkeypatch.setattr(removal, "PATIENCE_S", 0.0)
+    agent.daemonset_gone = seen
+    done = uninstall(node, "--if-daemonset-gone", "ambient-system/ambient-agent")
+    assert (done.exit_code, is_installed(node)) == (0, stays), done.output
+    assert (seen or "the API server answers with 401") in done.output
+
+
+def test_whom_the_api_server_refuses_and_who_has_no_agent_removes_nothing(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apiserver, "ApiServer", Refusing)
+    monkeypatch.setattr(removal, "PATIENCE_S", 0.0)
+    done = uninstall(node, "--if-daemonset-gone", "ambient-system/ambient-agent")
+    assert (done.exit_code, is_installed(node)) == (0, True), done.output
+
+
+def test_for_a_program_it_says_in_one_value_what_became_of_the_node(node: Path, agent: Agent) -> None:
+    said = json.loads(uninstall(node, "-o", "json").stdout)
+    assert (said["removed"], said["let_go"]) == (True, True)
+    assert said["said"][-1] == "no pod of this node is captured any more"
+    assert not agent.captured
+
+
+def test_for_a_program_too_a_restart_is_no_removal(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    said = json.loads(uninstall(node, "--if-daemonset-gone", "a/b", "-o", "json").stdout)
+    assert (said["removed"], said["let_go"], len(said["said"])) == (False, None, 1)

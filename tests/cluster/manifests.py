@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import ambient
+
 Manifest = dict[str, Any]
 IMAGE = "localhost/ambient-test-app:dev"
-AMBIENT_IMAGE = "localhost/ambient:dev"
+AMBIENT_IMAGE = f"localhost/ambient:{ambient.__version__}"
 SERVER = ("python3", "/programs/server.py")
 PUPPET = ("python3", "/programs/puppet.py")
 PROBED = ("python3", "/programs/probed.py")

@@ -1,4 +1,4 @@
-"""The mesh on the cluster, installed as users do it: `kubectl apply` of the one file, with this checkout's image."""
+"""The mesh on the cluster, installed as users do it: `kubectl apply` of the one file. The nodes have its image."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from typing import Self
 import yaml
 
 from hack.kube import Cluster, ClusterError, layout
-from tests.cluster.manifests import AMBIENT_IMAGE, Manifest
+from tests.cluster.manifests import Manifest
 from tests.mesh.waiting import eventually
 
 NAMESPACE = "ambient-system"
 ROLLED_OUT_S = 120
-
-
-def with_image(manifests: list[Manifest], image: str) -> list[Manifest]:
-    """The same objects, their pods of this image, which no registry has."""
-    for manifest in manifests:
-        pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
-        for container in [*pod.get("initContainers", ()), *pod.get("containers", ())]:
-            container |= {"image": image, "imagePullPolicy": "Never"}
-    return manifests
 
 
 class Mesh:
@@ -31,17 +22,20 @@ class Mesh:
 
     def __init__(self, cluster: Cluster, file: Path) -> None:
         self._cluster = cluster
-        text = file.read_text()
-        self._manifests = with_image([body for body in yaml.safe_load_all(text) if body], AMBIENT_IMAGE)
+        self._manifests: list[Manifest] = [body for body in yaml.safe_load_all(file.read_text()) if body]
 
     def __enter__(self) -> Self:
-        self._cluster.apply(self._manifests)
+        self.apply()
         self.await_rollout()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._keep_logs()
         self.remove()
+
+    def apply(self) -> None:
+        """Again, too: what somebody changed or deleted is there anew."""
+        self._cluster.apply(self._manifests)
 
     def remove(self) -> None:
         """As users do it, with the one file; returns when all of it is gone."""

@@ -42,7 +42,10 @@ def an_agent(node: str) -> Manifest:
             {"name": "world", "mountPath": "/world"},
             *({"name": name, "mountPath": path} for name, path in HOST.items()),
         ],
-        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": 15021, "host": "127.0.0.1"},
+            "periodSeconds": 1,
+        },
     }
     volumes: list[Manifest] = [{"name": "world", "configMap": {"name": "world"}}]
     for name, path in HOST.items():

@@ -80,6 +80,8 @@ def test_an_engine_has_nothing(cluster: Cluster, node: str) -> None:
     ("verb", "what", "may"),
     [
         ("get", ("daemonsets.apps/ambient-agent", "--namespace", NAMESPACE), True),
+        ("watch", ("daemonsets.apps/ambient-agent", "--namespace", NAMESPACE), True),
+        ("watch", ("daemonsets.apps", "--namespace", NAMESPACE), False),
         ("get", ("namespaces/ambient-system", "--namespace", NAMESPACE), True),
         ("get", ("daemonsets.apps/ambient-engine", "--namespace", NAMESPACE), False),
         ("list", ("daemonsets.apps", "--namespace", NAMESPACE), False),

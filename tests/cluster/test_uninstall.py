@@ -20,6 +20,7 @@ from tests.mesh.waiting import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 FILE = Path(__file__).parents[2] / "daemonset.yaml"
 INSIDE = "inside"
+ON_NODE = ["/opt/cni/bin/ambient-cni", "/etc/cni/net.d/0-ambient.conflist"]
 SOON_S = 10.0  # an agent looks every 5 s whether it is to go
 FILES = "find /opt/cni/bin /etc/cni/net.d /sys/fs/bpf -printf '%p %m %s\\n' | sort; sha256sum /etc/cni/net.d/*"
 IN_PODS = """
@@ -110,12 +111,25 @@ def test_it_leaves_nothing_and_breaks_nothing(
     cluster.kubectl("label", "namespaces", "--all", "ambient.dev/mode-")
 
 
+def test_a_mistake_in_the_agents_rights_uninstalls_nothing(cluster: Cluster) -> None:
+    """An agent's pod that is deleted then has a hook that is refused, as after a removal; but the DaemonSet stays."""
+    node, mine = cluster.nodes["node2"], ("--namespace", NAMESPACE)
+    with Mesh(cluster, FILE) as mesh:
+        eventually("it is installed", lambda: node.run(["ls", *ON_NODE], check=False).returncode == 0)
+        cluster.kubectl(*mine, "delete", "rolebinding", "ambient-agent")
+        chosen = ("-l", "app.kubernetes.io/name=ambient-agent", "--field-selector=spec.nodeName=node2")
+        cluster.kubectl(*mine, "delete", "pods", *chosen)
+        node.run(["ls", *ON_NODE])
+        mesh.apply()
+        cluster.kubectl(*mine, "rollout", "restart", "daemonset/ambient-agent")
+        mesh.await_rollout()
+
+
 def test_a_node_that_was_down_meanwhile_holds_nobody_up(cluster: Cluster, shop: Space) -> None:
     """Its plugin is still on its disk and nobody is there to be asked, now and for ever."""
     node = cluster.nodes["node2"]
-    files = ["/opt/cni/bin/ambient-cni", "/etc/cni/net.d/0-ambient.conflist"]
     with Mesh(cluster, FILE):
-        eventually("it is installed", lambda: node.run(["ls", *files], check=False).returncode == 0)
+        eventually("it is installed", lambda: node.run(["ls", *ON_NODE], check=False).returncode == 0)
         node.kill()
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
         forced = ("--namespace", NAMESPACE, "delete", "pods", "--field-selector=spec.nodeName=node2", "--force")
@@ -124,8 +138,8 @@ def test_a_node_that_was_down_meanwhile_holds_nobody_up(cluster: Cluster, shop: 
     node.boot()
     node.start_kubernetes()
     cluster.await_ready("node2", now)
-    node.run(["ls", *files])
+    node.run(["ls", *ON_NODE])
     shop.apply(server("after", "node2"))
     shop.kubectl("wait", "--for=condition=Ready", "--timeout=150s", "pod/after")
     shop.kubectl("delete", "pod", "after", "--wait=false")
-    node.run(["rm", *files])
+    node.run(["rm", *ON_NODE])

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ambient.control import callers
+from ambient.control import callers, strikes
 from ambient.control.callers import Callers
 from ambient.model.mesh import Node, Workload
 from ambient.model.world import World
 from ambient.xds.caller import Caller, CannotAuthenticate, Unauthenticated
+from ambient.xds.served import PEER
 from tests.identity import virtual
 from tests.identity.test_tokens import a_token
 
@@ -47,6 +48,16 @@ def a_world(*, uid: str = "uid-agent-1", node: str = "node-1") -> World:
     return World.build(nodes=[Node(name="node-1")], workloads=[agent])
 
 
+def bound(uid: str = "uid-agent-1", **more: Any) -> str:
+    """A token of agent-1."""
+    return a_token(**{"kubernetes.io": {"pod": {"name": "agent-1", "uid": uid}, **more}})
+
+
+def forged(number: int) -> str:
+    """It says all that a good one says; who signed it is the API server's to see."""
+    return a_token(jti=str(number))
+
+
 class Desk:
     """Callers, the API server behind them, and the World beside."""
 
@@ -58,8 +69,9 @@ class Desk:
             self.server.api(), accounts=["ambient-system/ambient-agent"], world=lambda: self.world, now=virtual.now
         )
 
-    async def admit(self, token: str = "") -> Caller:
-        return await self.callers.authenticate({"x": "y", "authorization": f"Bearer {token or a_token()}"})
+    async def admit(self, token: str = "", peer: str = "10.0.0.1") -> Caller:
+        said = {"x": "y", "authorization": f"Bearer {token or a_token()}", PEER: peer}
+        return await self.callers.authenticate(said)
 
     async def refusal(self, token: str = "") -> Unauthenticated:
         with pytest.raises(Unauthenticated) as refused:
@@ -107,8 +119,9 @@ def test_a_pod_the_world_has_not_heard_of_yet_is_known_by_its_token() -> None:
         (a_token(sub="system:serviceaccount:ambient-system:ambient-agent-2"), "other_account"),
         (a_token(**{"kubernetes.io": {}}), "not_pod_bound"),
         (a_token(exp=virtual.EPOCH.timestamp() - 61), "expired"),
+        (bound(node={"name": "node-2"}), "node_mismatch"),
     ],
-    ids=["garbage", "audience", "account", "a longer name", "no pod", "expired"],
+    ids=["garbage", "audience", "account", "a longer name", "no pod", "expired", "another node"],
 )
 def test_who_could_only_be_refused_is_refused_without_a_question(token: str, reason: str) -> None:
     async def test(desk: Desk) -> None:
@@ -343,3 +356,72 @@ def test_no_token_is_ever_logged(caplog: pytest.LogCaptureFixture) -> None:
     at_the_desk(test)
     assert "refused a caller" in caplog.text
     assert a_token()[:40] not in caplog.text
+
+
+def test_a_token_of_a_pod_that_the_world_does_not_have_is_asked_about_all_the_same() -> None:
+    """The World may lag behind; what is not in it is not refused, it only waits in a shorter queue."""
+
+    async def test(desk: Desk) -> None:
+        desk.server.review = lambda _: an_answer(pod_uid="uid-new")
+        assert (await desk.admit(bound("uid-new", node={"name": "node-7"}))).pod_uid == "uid-new"
+
+    at_the_desk(test)
+
+
+def test_who_keeps_forging_costs_few_questions_and_others_none_of_theirs() -> None:
+    async def test(desk: Desk) -> None:
+        good = await desk.admit()
+        desk.server.review = lambda spec: (
+            an_answer() if spec["token"] == bound() else {"authenticated": False, "error": "invalid signature"}
+        )
+        for number in range(strikes.BURST):
+            assert (await desk.refusal(forged(number))).reason == "refused"
+        asked = len(desk.server.reviews)
+        for number in range(100, 150):
+            with pytest.raises(CannotAuthenticate, match=r"tokens from 10\.0\.0\.1"):
+                await desk.admit(forged(number))
+        assert len(desk.server.reviews) == asked
+        assert desk.callers.refused["throttled"] == 50
+        assert await desk.admit() == good, "what was good is remembered"
+        assert await desk.admit(bound(), peer="10.0.0.2") == good, "another peer is asked about"
+        await asyncio.sleep(strikes.BACK.total_seconds() + 0.1)
+        assert (await desk.refusal(forged(200))).reason == "refused", "and he again, later"
+
+    at_the_desk(test)
+
+
+def test_questions_that_are_still_open_count() -> None:
+    async def test(desk: Desk) -> None:
+        desk.server.review = lambda _: {"authenticated": False, "error": "invalid signature"}
+        ends = await asyncio.gather(*(desk.admit(forged(each)) for each in range(100)), return_exceptions=True)
+        assert [type(each) for each in ends].count(Unauthenticated) == strikes.BURST
+        assert len(desk.server.reviews) == strikes.BURST
+
+    at_the_desk(test)
+
+
+def test_a_token_that_was_good_is_asked_about_again_whatever_else_its_peer_says() -> None:
+    async def test(desk: Desk) -> None:
+        good = await desk.admit()
+        desk.server.review = lambda spec: (
+            an_answer() if spec["token"] == a_token() else {"authenticated": False, "error": "invalid signature"}
+        )
+        for number in range(strikes.BURST):
+            await desk.refusal(forged(number))
+        await asyncio.sleep(1)
+        desk.callers._known[next(iter(desk.callers._known))].until = virtual.now()
+        asked = len(desk.server.reviews)
+        assert await desk.admit() == good
+        assert len(desk.server.reviews) == asked + 1
+
+    at_the_desk(test)
+
+
+def test_an_api_server_that_is_away_makes_nobody_a_forger() -> None:
+    async def test(desk: Desk) -> None:
+        desk.server.offline = True
+        for number in range(3 * strikes.BURST):
+            with pytest.raises(CannotAuthenticate, match="cannot be asked"):
+                await desk.admit(forged(number))
+
+    at_the_desk(test)

@@ -27,7 +27,11 @@ def a_token(**changes: Any) -> str:
 
 def test_a_token_says_whose_it_is_for_whom_and_how_long() -> None:
     assert tokens.peek(a_token()) == tokens.Claims(
-        "system:serviceaccount:ambient-system:ambient-agent", ("ambient-control",), 1_767_229_200.0, True
+        "system:serviceaccount:ambient-system:ambient-agent",
+        ("ambient-control",),
+        1_767_229_200.0,
+        pod="agent-1",
+        pod_uid="uid-agent-1",
     )
 
 
@@ -36,8 +40,13 @@ def test_one_audience_may_stand_alone() -> None:
 
 
 def test_a_token_of_no_pod_says_so() -> None:
-    assert not tokens.peek(a_token(**{"kubernetes.io": {"namespace": "ambient-system"}})).pod_bound
-    assert not tokens.peek(a_token(**{"kubernetes.io": None})).pod_bound
+    for bound in ({"namespace": "ambient-system"}, {"pod": "agent-1"}, {"pod": {"name": None}}, None):
+        found = tokens.peek(a_token(**{"kubernetes.io": bound}))
+        assert (found.pod, found.pod_uid, found.node) == ("", "", "")
+
+
+def test_a_token_may_say_which_node_runs_its_pod() -> None:
+    assert tokens.peek(a_token(**{"kubernetes.io": {"node": {"name": "node-1"}}})).node == "node-1"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,24 @@ C, P = "spec.containers[0].", "spec.containers[0].readinessProbe."
         pytest.param(a_service(sessionAffinity="ClientIP"), "spec.sessionAffinity: expected None", id="affinity"),
         pytest.param(a_service(externalIPs=["1.2.3.4"]), "spec.externalIPs: expected no such field", id="external"),
         pytest.param(
-            a_service(ports=[{"port": 1}, {"port": 1}]), "ports[1].port: expected a port of its own", id="same port"
+            a_service(ports=[{"name": "a", "port": 1}, {"name": "b", "port": 1}]),
+            "ports[1].port: expected a port of its own",
+            id="same port",
+        ),
+        pytest.param(
+            a_service(ports=[{"name": "a", "port": 1}, {"name": "a", "port": 2}]),
+            "spec.ports[1].name: expected a name of its own, found 'a'",
+            id="same port name",
+        ),
+        pytest.param(
+            a_service(ports=[{"name": "a", "port": 1}, {"port": 2}]),
+            "spec.ports[1].name: expected a name, where there are several ports, found nothing",
+            id="no port name",
+        ),
+        pytest.param(
+            a_service(ports=[{"name": "Web", "port": 1}]),
+            "spec.ports[0].name: expected a DNS label",
+            id="port name",
         ),
         pytest.param(a_service(ports=[{"prot": 1}]), "spec.ports[0].prot: expected no such field", id="service port"),
     ],

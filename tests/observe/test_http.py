@@ -34,7 +34,7 @@ async def _slow() -> Page:
 PAGES = {"/metrics": _metrics, "/healthz/ready": _not_ready, "/broken": _broken, "/slow": _slow}
 
 
-def with_server(work: Callable[[int], Awaitable[Any]], **options: float) -> Any:
+def with_server(work: Callable[[int], Awaitable[Any]], **options: Any) -> Any:
     async def run() -> Any:
         server = HttpServer(0, PAGES, **options)
         await server.start()
@@ -105,13 +105,38 @@ def test_clients_beyond_the_limit_are_closed_and_the_others_served(monkeypatch: 
 
     async def work(port: int) -> None:
         _, first = await asyncio.open_connection("127.0.0.1", port)
-        assert await exchange(port, get("/metrics")) == b""
-        first.close()
+        first.write(get("/slow"))
         async with asyncio.timeout(5):
-            while b"a 1\n" not in await exchange(port, get("/metrics")):  # noqa: ASYNC110 (the server tells nobody)
+            while await exchange(port, get("/metrics")) != b"":  # noqa: ASYNC110 (until the first is being served)
                 await asyncio.sleep(0)
+        first.close()
 
     with_server(work)
+
+
+def test_clients_that_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe must be answered whoever else has connected, or kubelet ends what is well."""
+    monkeypatch.setattr(http, "CLIENTS_MAX", 3)
+
+    async def work(port: int) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        for _ in range(3):
+            assert b"a 1\n" in await exchange(port, get("/metrics"))
+        assert await silent[0][0].read() == b"", "the oldest is closed first"
+        for _, writer in silent:
+            writer.close()
+
+    with_server(work)
+
+
+def test_it_listens_where_it_is_told_and_nowhere_else() -> None:
+    async def work(port: int) -> None:
+        assert b"a 1\n" in await exchange(port, get("/metrics"), "127.0.0.2")
+        for other in ("127.0.0.1", "::1"):
+            with pytest.raises(OSError, match="Connect call failed"):
+                await exchange(port, get("/metrics"), other)
+
+    with_server(work, address="127.0.0.2")
 
 
 def test_a_thousand_rude_clients_leave_no_descriptor_behind() -> None:

@@ -186,8 +186,8 @@ WRONG = {
     "no source": ({"rules": [{"from": [{}]}]}, "spec.rules[0].from[0].source: expected a mapping with at least one"),
     "no operation": ({"rules": [{"to": [None]}]}, "spec.rules[0].to[0]: expected a mapping with operation"),
     "an operation with empty lists": (
-        {"rules": [{"to": [{"operation": {"ports": []}}]}]},
-        "spec.rules[0].to[0].operation: expected at least one field with a value, found none",
+        {"rules": [{"to": [{"operation": {"ports": [], "hosts": ["web"]}}]}]},
+        "spec.rules[0].to[0].operation.ports: expected at least one value, or no such field, found none",
     ),
     "a port as a number": (
         {"rules": [{"to": [{"operation": {"ports": [80]}}]}]},

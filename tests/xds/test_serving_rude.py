@@ -88,7 +88,7 @@ def test_of_a_call_whose_messages_nobody_takes_no_more_comes_than_a_window_holds
                         sent += room
                     await found.say()
                     await found.hear(h2.events.WindowUpdated)
-        assert 0 < sent <= serving.STREAM_WINDOW
+        assert 0 < sent <= serving.CONNECTION_WINDOW
 
     misbehaved(test)
 

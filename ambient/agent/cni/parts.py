@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ambient import config
+from ambient.agent.cni.fate import Fate
 from ambient.agent.cni.gate import Gate
 from ambient.agent.cni.install import Installer
 from ambient.agent.cni.namespaces import MARK, Namespaces
@@ -29,6 +30,7 @@ class Cni:
             Installer(*settings.cni_dirs, run_dir, self._exempt, settings.cni_agents) if settings.cni_dirs else None
         )
         self._server: CniServer | None = None
+        self._fate = Fate(settings.daemonset) if settings.daemonset else None
         self.sandboxes = Sandboxes(run_dir / "sandboxes")
         self.namespaces = Namespaces(run_dir)
 
@@ -36,6 +38,11 @@ class Cni:
     def is_leaving(self) -> bool:
         """The mesh is being taken off this node (`ambient uninstall`)."""
         return self._mark.exists()
+
+    @property
+    def gone(self) -> str:
+        """A sentence, if this agent saw its DaemonSet go; else empty."""
+        return self._fate.gone if self._fate is not None else ""
 
     @property
     def problem(self) -> str:
@@ -47,6 +54,8 @@ class Cni:
         gate = Gate(worlds, enrolment, settle, self.sandboxes, self.namespaces, self._exempt)
         self._server = CniServer(self._socket, gate.answer)
         await self._server.start()
+        if self._fate is not None:
+            self._fate.start()
 
     async def run(self) -> None:
         """Keep the plugin installed; never returns. For when there is a World: a node without holds up nobody."""
@@ -57,6 +66,8 @@ class Cni:
 
     async def close(self) -> None:
         """What is known of the sandboxes stays for the next agent, unless there is to be none."""
+        if self._fate is not None:
+            self._fate.close()
         if self._server is not None:
             await self._server.close()
         self.sandboxes.close(forget=self.is_leaving)
