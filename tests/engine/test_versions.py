@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pathlib
 import socket
-import subprocess
 
 import pytest
 
 from ambient.dataplane import abi, wire
+from tests.mesh.successors import engine_of_the_next_version
 
 from . import apps, harness, process, verdicts
 
 pytestmark = pytest.mark.kernel
 
-ENGINE = pathlib.Path(__file__).parent.parent.parent / "engine"
 ADDED = b"\xff" * 24
 UNKNOWN = bytes(abi.Head(type=99, size=24, body=8)) + b"\xff" * 16
 
@@ -88,7 +87,7 @@ def test_an_agent_of_another_version_is_served_like_any_other(far: harness.Node)
 
 def test_an_engine_of_a_later_version_serves_this_agent(tmp_path: pathlib.Path, ca: harness.pki.Authority) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "BINARY", another(tmp_path))
+        patch.setattr(process, "BINARY", engine_of_the_next_version(tmp_path))
         with harness.node(tmp_path / "later", ca.svid("shop", "db")) as node:
             assert node.agent.hello[0].abi == abi.ABI + 1
             carries(node)
@@ -111,11 +110,3 @@ def test_a_cut_for_a_reason_of_a_later_version_cuts(far: harness.Node) -> None:
         far.agent.send(wire.Message(abi.Type.CUT, abi.Cut(answer=number, reason=4000)))
         assert apps.is_reset(client)
         assert far.agent.await_ended()[0].reason is abi.Reason.CUT
-
-
-def another(folder: pathlib.Path) -> pathlib.Path:
-    """The engine as its next version may be: another number, more fields in every struct."""
-    flags = f"-O1 -g -DAMB_ABI={abi.ABI + 1} '-DAMB_ADDED=uint64_t added[3];'"
-    words = ["make", "-s", "-C", str(ENGINE), f"BUILD={folder}", f"OUT={folder}", f"CFLAGS={flags}", "VERSION=next"]
-    subprocess.run(words, check=True, capture_output=True)
-    return folder / "ambient-engine"
