@@ -1,7 +1,7 @@
 """Messages to packets and back: the framing of engine/abi.h. Sans I/O.
 
 A packet carries at most PACKET_MAX bytes and FDS_MAX descriptors; a message never spans two packets. What an engine of
-a later version says is read as far as it is known here; what one of an earlier version could not read is not said to it.
+a later version says is read as far as it is known here; what one of an earlier version cannot read it is not told.
 """
 
 from __future__ import annotations

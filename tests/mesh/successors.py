@@ -44,17 +44,18 @@ def another_agent(
     `binary`: the engine they start; `program`: what they are instead of `ambient`.
     """
     others: dict[str, subprocess.Popen[bytes]] = {}
+    first = {node: mesh.agent_pid(node) for node in nodes}
     mesh.pause()  # or the lab would start third ones, which would take over in turn
     try:
         for node in nodes:
-            first = mesh.agent_pid(node)
-            _python, _dash_m, _ambient, *arguments = Path(f"/proc/{first}/cmdline").read_text().split("\0")[:-1]
+            _python, _dash_m, _ambient, *arguments = Path(f"/proc/{first[node]}/cmdline").read_text().split("\0")[:-1]
             command = [sys.executable, *([str(program)] if program else ["-m", "ambient"]), *arguments]
             command += ["--engine-binary", str(binary)] if binary else []
             where = Entrance(cgroup=mesh.layout.agent_cgroup(node), netns=netns_path(mesh.layout.node_netns(node)))
             with mesh.layout.agent_log(node).open("ab") as log:
                 others[node] = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=where, env=dict(os.environ))
-            mesh.await_agent(node, first)
+        for node in nodes:
+            mesh.await_agent(node, first[node])
         yield {node: other.pid for node, other in others.items()}
     finally:
         mesh.go_on()
