@@ -26,12 +26,16 @@ async def _broken() -> Page:
     raise KeyError("oops")
 
 
+async def _long() -> Page:
+    return Page("a line\n" * 2_000_000)
+
+
 async def _slow() -> Page:
     await asyncio.get_running_loop().create_future()
     raise AssertionError
 
 
-PAGES = {"/metrics": _metrics, "/healthz/ready": _not_ready, "/broken": _broken, "/slow": _slow}
+PAGES = {"/metrics": _metrics, "/healthz/ready": _not_ready, "/broken": _broken, "/slow": _slow, "/long": _long}
 
 
 def with_server(work: Callable[[int], Awaitable[Any]], **options: float) -> Any:
@@ -89,6 +93,23 @@ def test_a_request_gets_what_it_deserves(request_: bytes, status: bytes, body: b
 
 def test_both_families_are_served_on_one_port() -> None:
     assert b"a 1\n" in with_server(lambda port: exchange(port, get("/metrics"), "::1"))
+
+
+def test_a_long_page_is_whole_for_a_client_that_takes_its_time() -> None:
+    """What a slow client has not taken of it must not be cut off when the rest is in the server's hands."""
+
+    async def slowly(port: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 14)
+        writer.write(get("/long"))
+        await reader.readuntil(b"\r\n\r\n")
+        size = 0
+        while part := await reader.read(1 << 16):
+            size += len(part)
+            await asyncio.sleep(0)
+        writer.close()
+        return size
+
+    assert with_server(slowly) == 7 * 2_000_000
 
 
 def test_a_client_that_sends_half_a_request_is_let_go_in_time() -> None:
