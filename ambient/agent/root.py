@@ -274,6 +274,7 @@ class Agent:
         expires = int(svid.not_after.timestamp() * 1e9)
         self.engines.set_context(context_id(svid.identity), expires, svid.chain_pem, svid.key_pem, svid.roots_pem)
         self.enrolment.certificate(svid.identity)
+        self._spawn("readiness", self.convergence.look_again())
 
     def _spawn(self, name: str, job: Coroutine[Any, Any, None]) -> None:
         """A short task beside the guarded ones; its failure is logged, not lost."""
