@@ -1,6 +1,13 @@
 // What agent and engine say to each other: fixed structs over one unix SEQPACKET socket per engine worker.
 //
 // A packet is a sequence of messages, each `struct amb_head`, then its struct, then `tail` bytes, padded to 8.
+//
+// Agent and engine need not be of one version, so this file only grows. A struct that ends with AMB_ADDED may get more
+// fields there, an enum more names, and there may be more messages; nothing changes its place, size or meaning. Who
+// reads skips what it does not know: the rest of a body that is longer than its struct, of a tail, and whole messages.
+// What is not there is zero, and zero means: as before there was such a field. Each side says first which versions it
+// speaks, and nobody asks another for what came later than these.
+//
 // File descriptors travel as SCM_RIGHTS of the packet, in the order of the messages that announce them (head.fds).
 // Every worker is a world of its own (listeners, contexts, answers, tunnels): the agent tells each of them the same and
 // may get the same question from each. Numbers (`*_id`) are given by the agent; the engine only repeats them.
@@ -11,11 +18,19 @@
 
 #include <stdint.h>
 
+#ifndef AMB_ABI
+#define AMB_ABI 4 // one more with each addition. 4: bodies have lengths, SPEAKS
+#endif
+#ifndef AMB_ADDED
+#define AMB_ADDED // the tests build engines of a next version, whose structs have more fields
+#endif
+
 enum {
-  AMB_ABI = 3,            // a different number on the other side ends the attachment
-  AMB_PACKET_MAX = 65536, // bytes in one packet; both sides own a receive buffer of this size
-  AMB_FDS_MAX = 64,       // descriptors in one packet (the kernel's SCM_MAX_FD is 253)
-  AMB_CHOICES_MAX = 16,   // endpoints one answer may name; the agent samples where a service has more
+  AMB_ABI_OLDEST = 3,      // what is older ends the attachment. 3: heads have no body length
+  AMB_PACKET_MAX = 65536,  // bytes in one packet; both sides own a receive buffer of this size
+  AMB_MESSAGE_MAX = 65528, // bytes in one message
+  AMB_FDS_MAX = 64,        // descriptors in one packet (the kernel's SCM_MAX_FD is 253)
+  AMB_CHOICES_MAX = 16,    // endpoints one answer may name; the agent samples where a service has more
 };
 
 enum amb_type {
@@ -51,6 +66,7 @@ enum amb_type {
                 // keys; tunnels made with it live on
   AMB_DRAIN,    // struct amb_drain: another engine has the listening sockets. Accept nothing more, let the peers of
                 // tunnels open new ones elsewhere, carry what is open to its end; then exit. A LISTEN takes it back
+  AMB_SPEAKS,   // struct amb_speaks: first message of every attachment. Of an agent that does not say it: version 3
 };
 
 enum amb_role { AMB_OUTBOUND = 1, AMB_INBOUND_TUNNEL = 2, AMB_INBOUND_PLAIN = 3 };
@@ -105,7 +121,8 @@ enum amb_reason {
 struct amb_head {
   uint16_t type; // enum amb_type
   uint16_t fds;  // descriptors that belong to this message
-  uint32_t size; // of the whole message: head, struct, tail, padding to 8
+  uint16_t size; // of the whole message: head, struct, tail, padding to 8
+  uint16_t body; // of the struct, a multiple of 8. 0: as it was in version 3, which had a size of 32 bits here
 };
 
 struct amb_addr {
@@ -116,12 +133,14 @@ struct amb_addr {
 
 struct amb_ref {
   uint64_t id;
+  AMB_ADDED
 };
 
 struct amb_pod_ref {
   uint64_t pod;
   uint32_t have; // STASH_LOW: sockets left
   uint32_t want; // STASH_LOW: sockets the engine would like to get
+  AMB_ADDED
 };
 
 struct amb_hello {
@@ -129,11 +148,15 @@ struct amb_hello {
   uint64_t start_at;  // the same for every worker; another number is another engine
   uint32_t leaving;   // 1: SIGTERM came. It goes on as before; an agent that has another engine says DRAIN
   uint32_t build_len; // bytes of text in the tail: equal texts, equal programs
+  uint32_t oldest;    // `abi` is the youngest version it speaks, this the oldest; 0: `abi` and no other
+  uint32_t zero;
+  AMB_ADDED
 };
 
 struct amb_accepted {
   uint64_t question, listener;
   struct amb_addr from, to;
+  AMB_ADDED
 };
 
 struct amb_tunnel_q {
@@ -143,18 +166,21 @@ struct amb_tunnel_q {
   uint64_t handshake_ns;
   struct amb_addr from, to; // of the TCP connection, the opener first
   uint32_t cert_len, zero;  // bytes of DER in the tail
+  AMB_ADDED
 };
 
 struct amb_request {
   uint64_t question, listener, peer; // peer: the answer id that accepted the tunnel
   struct amb_addr from, to;          // of the tunnel
   uint32_t headers_len, zero;        // bytes of "name\0value\0" in the tail
+  AMB_ADDED
 };
 
 struct amb_dial_failed {
   uint64_t answer, target;
   struct amb_addr dial;
   uint32_t reason, error; // enum amb_reason, errno or HTTP status
+  AMB_ADDED
 };
 
 struct amb_conn {
@@ -168,6 +194,7 @@ struct amb_conn {
   uint8_t trace[16];        // trace id of `traceparent`, made outbound, read inbound; zero if none
   uint32_t reason, error;   // enum amb_reason; errno or HTTP status where the reason says so
   uint32_t text_len, zero;  // bytes of diagnostic text in the tail
+  AMB_ADDED
 };
 
 struct amb_answer_row {
@@ -175,6 +202,7 @@ struct amb_answer_row {
   uint64_t sent, received;         // bytes of the open and the ended ones
   uint32_t flags, verdict;
   uint32_t label_len, zero;
+  AMB_ADDED
 };
 
 struct amb_settings {
@@ -186,29 +214,35 @@ struct amb_settings {
   uint32_t elephant_bytes;                       // a stream that moved this much gets no new neighbours on its tunnel
   uint32_t retries;                              // further choices tried after the first failed
   uint32_t flags;                                // enum amb_settings_flag
+  AMB_ADDED
 };
 
 struct amb_pod {
   uint64_t pod;          // the netns cookie
   uint32_t stash_family; // AF_INET6 (serves both) or AF_INET, of the sockets that STASH brings
   uint32_t stash_want;   // how many sockets to keep
+  AMB_ADDED
 };
 
 struct amb_context {
   uint64_t context;
   uint64_t expires_at; // no tunnel with it after this moment; not even an old one
   uint32_t cert_len, key_len, roots_len, zero;
+  AMB_ADDED
 };
 
 struct amb_contexts {
   uint32_t count, zero;
+  AMB_ADDED
 };
 
 struct amb_listen {
   uint64_t listener, pod, context; // context 0 where role is not a tunnel's
   uint32_t role, zero;
+  AMB_ADDED
 };
 
+// An array, so it keeps its size: what else there will be to say of each is an array of its own, behind the host.
 struct amb_choice {
   struct amb_addr dial;      // where the TCP connection goes: endpoint, or the endpoint's :15008
   struct amb_addr authority; // VIA_TUNNEL: what CONNECT asks for
@@ -226,20 +260,29 @@ struct amb_answer {
   uint32_t status; // REFUSE of a request: HTTP status
   uint32_t uses;   // REMEMBER: repeat at most this often, 0: no limit (so that a sampled service is sampled again)
   uint32_t choices, label_len, baggage_len, host_len;
+  AMB_ADDED
 };
 
 struct amb_cut {
   uint64_t answer;
   uint32_t reason, zero; // enum amb_reason for the records
+  AMB_ADDED
 };
 
 struct amb_drain {
   uint32_t timeout_s, zero; // what is still open after so long is cut; 0: nothing is
+  AMB_ADDED
+};
+
+struct amb_speaks {
+  uint32_t abi, oldest; // the youngest version and the oldest
+  AMB_ADDED
 };
 
 struct amb_inventory {
   uint64_t id;
   uint32_t answers, conns, listeners, zero; // which rows: 0 or 1
+  AMB_ADDED
 };
 
 // The BPF hash map `clients` (bpf/abi.h has the same struct): what getpeername and accept show instead of us.

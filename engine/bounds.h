@@ -62,6 +62,8 @@ enum {
   ACCEPTS_PER_EVENT = 32, // then others get their turn (and other workers their share)
   STASH_SURPLUS = 4,      // times stash_want sockets are kept; the agent miscounts if it sends more
   STASH_MAX = 4096,       // ... and never more than this
+  STASH_TICKS = 10,       // a busy pod's sockets last so many ticks without an agent: as long as questions wait for one
+  STASH_BUSY = 512,       // ... but no more than these, of some 2.5 KiB in the kernel
   ACCEPT_PAUSE_MS = 100,  // after descriptors ran out altogether
   TICK_MS = 1000,         // certificates' expiry and what else has no event
   // A peer told to open no more streams may have some on their way to us: so long they are taken. Round trips are

@@ -69,6 +69,7 @@ struct conn {
   struct tunnel *joining;
   const struct amb_choice *choice;
   uint32_t tried, attempts; // choices: a bit each; how many
+  bool patient;             // REQUESTING: the peer's node lives, so its agent is waited for
   uint32_t rejoins;
   uint32_t early;                    // bytes of the app that were sent and not yet taken out of its socket
   uint32_t status;                   // of the peer's answer, or that we send

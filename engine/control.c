@@ -61,7 +61,7 @@ static void attach(struct worker *w, int fd) {
   control_detach(w, "a newer agent attached");
   c->agent.fd = fd;
   c->writable = true;
-  c->ready = false;
+  c->ready = c->puzzled = false;
   DL_CONCAT(c->sent, c->unsent); // every question is asked again, the oldest first
   c->unsent = c->sent;
   c->sent = NULL;
@@ -95,26 +95,38 @@ static void on_door(struct source *source, uint32_t events) {
 
 // ---- in
 
+// What a later version says that this one need not know: agents ask nobody for what they cannot do.
+static const char *skip(struct worker *w, uint16_t type) {
+  if (type < AMB_SETTINGS) return "a message that is not an agent's";
+  if (!w->control.puzzled)
+    fprintf(stderr, "ambient-engine: worker %u: messages of type %u are of a later version: skipped\n", w->index, type);
+  w->control.puzzled = true;
+  return NULL;
+}
+
 static const char *handle_one(struct worker *w, uint8_t *at, size_t left, int **fds, unsigned *fd_count, bool cut) {
   const struct amb_head *head = (const void *)at;
-  int expected = 0;
-  if (left < sizeof *head || head->size < sizeof *head || head->size > left || head->size % 8)
+  if (left < sizeof *head || head->size < sizeof *head || head->size > left || head->size % 8 || head->body % 8)
     return "a message of an impossible size";
-  size_t body;
-  if (!message_known(head->type, &body, &expected)) return "a message of an unknown type";
-  if (head->size < sizeof *head + body) return "a message that is too short";
+  const struct form *form = message_form(head->type);
+  int expected = form ? form->fds : -1;
   unsigned present = head->fds <= *fd_count ? head->fds : *fd_count;
   if ((expected >= 0 && head->fds != expected) || head->fds > AMB_FDS_MAX)
     return "a message with a wrong number of descriptors";
   if (present < head->fds && !(cut && expected < 0))
     return cut ? "out of file descriptors" : "a message without its descriptors";
-  struct amb_head seen = *head;
-  seen.fds = (uint16_t)present;
-  struct message message = {.head = &seen, .body = at + sizeof *head, .tail = at + sizeof *head + body, .fds = *fds};
-  message.tail_len = head->size - sizeof *head - body;
+  struct message message = {.fds = *fds, .fd_count = present};
   *fds += present;
   *fd_count -= present;
-  return message_handle(w, &message);
+  if (!form) return skip(w, head->type);
+  size_t length = head->body ? head->body : form->least;
+  if (length < form->least || head->size < sizeof *head + length) return "a message that is too short";
+  union body body = {0};
+  memcpy(&body, at + sizeof *head, length < form->size ? length : form->size);
+  message.body = &body;
+  message.tail = at + sizeof *head + length;
+  message.tail_len = head->size - sizeof *head - length;
+  return form->handle(w, &message);
 }
 
 void control_receive(struct worker *w, uint8_t *packet, size_t size, int *fds, unsigned fd_count, bool fds_cut) {
@@ -122,7 +134,7 @@ void control_receive(struct worker *w, uint8_t *packet, size_t size, int *fds, u
   unsigned all = fd_count;
   int *rest = fds;
   for (size_t at = 0; at < size && !wrong;) {
-    uint32_t step = size - at >= sizeof(struct amb_head) ? ((struct amb_head *)(void *)(packet + at))->size : 0;
+    size_t step = size - at >= sizeof(struct amb_head) ? ((struct amb_head *)(void *)(packet + at))->size : 0;
     wrong = handle_one(w, packet + at, size - at, &rest, &fd_count, fds_cut);
     at += step;
   }

@@ -43,6 +43,7 @@ struct control {
   struct timer records; // when records that wait for company go without it
   bool writable;
   bool unread;       // packets were left in the socket
+  bool puzzled;      // this agent said something of a later version; that was told
   bool ready;        // this agent sent its settings: it is asked, and told of endings
   bool acknowledges; // AMB_ACKNOWLEDGES of the settings of this attachment; assumed until they come
   int64_t left_at;   // when the last agent left; CLOCK_MONOTONIC
@@ -58,10 +59,11 @@ struct control {
   uint8_t packet[AMB_PACKET_MAX] __attribute__((aligned(8)));
 };
 
-// A message as it came. fds that a handler takes over it sets to -1; the rest is closed.
+// A message. fds that a handler takes over it sets to -1; the rest is closed. A handler returns NULL, or what makes no
+// sense about it: then the attachment ends.
 struct message {
-  const struct amb_head *head;
-  const void *body;
+  unsigned fd_count;
+  const void *body; // a union body
   const uint8_t *tail;
   size_t tail_len; // with the padding
   int *fds;
@@ -74,9 +76,31 @@ void control_flush_soon(struct worker *);
 void control_flush_later(struct worker *); // within RECORDS_WAIT_MS
 void control_receive(struct worker *, uint8_t *packet, size_t size, int *fds, unsigned fd_count, bool fds_cut);
 
-// Handles one message of the agent. NULL, or what makes no sense about it: then the attachment ends.
-const char *message_handle(struct worker *, const struct message *);
-// Is it a type an agent sends? Then the size of the struct after its head, and how many descriptors (-1: any number).
-bool message_known(uint16_t type, size_t *size, int *fds);
+// What comes after the head: as long as this version's structs are, whatever the sender's.
+union body {
+  struct amb_settings settings;
+  struct amb_pod pod;
+  struct amb_pod_ref pod_ref;
+  struct amb_context context;
+  struct amb_contexts contexts;
+  struct amb_listen listen;
+  struct amb_ref ref;
+  struct amb_answer answer;
+  struct amb_cut cut;
+  struct amb_inventory inventory;
+  struct amb_drain drain;
+  struct amb_speaks speaks;
+};
+
+// How a message is read.
+struct form {
+  const char *(*handle)(struct worker *, const struct message *);
+  size_t size;  // of its struct here and now
+  size_t least; // of its struct when there first was one: what every sender has
+  int fds;      // -1: any number
+};
+
+// NULL: no such message is known.
+const struct form *message_form(uint16_t type);
 
 #endif

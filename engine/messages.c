@@ -1,4 +1,4 @@
-// What the agent tells the engine: one handler a message. A handler returns NULL, or what makes no sense about it.
+// What the agent tells the engine: one handler a message.
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,7 +14,7 @@
 #include "tunnel.h"
 #include "worker.h"
 
-static int take_fd(const struct message *m, int i) {
+static int take_fd(const struct message *m, unsigned i) {
   int fd = m->fds[i];
   m->fds[i] = -1;
   return fd;
@@ -47,7 +47,7 @@ static const char *on_stash(struct worker *w, const struct message *m) {
   const struct amb_pod_ref *ref = m->body;
   struct pod *pod = pod_find(w, ref->pod);
   if (!pod) return NULL; // it left while the sockets were under way; they are closed
-  for (int i = 0; i < m->head->fds; i++) pod_stash(pod, take_fd(m, i));
+  for (unsigned i = 0; i < m->fd_count; i++) pod_stash(pod, take_fd(m, i));
   return NULL;
 }
 
@@ -116,13 +116,14 @@ static const char *check_carry(const struct amb_answer *a, const struct amb_choi
 }
 
 // Its form first, whatever was asked; then whether the verdict fits the question.
-static const char *check_form(const struct amb_answer *a, size_t tail_len) {
+static const char *check_form(const struct amb_answer *a, size_t tail_len, size_t *used) {
   if (!a->question || !a->answer) return "ANSWER without a question or a number";
   if (a->verdict < AMB_CARRY || a->verdict > AMB_REFUSE) return "ANSWER with an unknown verdict";
   if (a->choices > AMB_CHOICES_MAX) return "ANSWER with more than AMB_CHOICES_MAX choices";
   if (a->baggage_len > BAGGAGE_MAX || a->host_len > 255) return "ANSWER with a baggage or host too long";
   uint64_t need = (uint64_t)a->choices * sizeof(struct amb_choice) + a->label_len + a->baggage_len + a->host_len;
-  if (need > tail_len || tail_len - need > 7) return "ANSWER whose lengths do not fit";
+  if (need > tail_len) return "ANSWER whose lengths do not fit";
+  *used = need;
   return NULL;
 }
 
@@ -143,12 +144,13 @@ static const char *check_verdict(const struct amb_answer *a, const uint8_t *tail
 
 static const char *on_answer(struct worker *w, const struct message *m) {
   const struct amb_answer *told = m->body;
-  const char *wrong = check_form(told, m->tail_len);
+  size_t used;
+  const char *wrong = check_form(told, m->tail_len, &used);
   if (wrong) return wrong;
   struct question *q = question_find(w, told->question);
   if (!q) return NULL; // too late: the deadline passed, or the client is gone
   if ((wrong = check_verdict(told, m->tail, q->type))) return wrong;
-  struct answer *answer = answer_introduce(w, told, m->tail, m->tail_len);
+  struct answer *answer = answer_introduce(w, told, m->tail, used);
   if (!answer) return "ANSWER with the number of another answer";
   answer_hold(answer);
   if (q->type == AMB_TUNNEL)
@@ -172,13 +174,15 @@ static const char *on_forget(struct worker *w, const struct message *m) {
 static const char *on_cut(struct worker *w, const struct message *m) {
   const struct amb_cut *cut = m->body;
   struct answer *answer = answer_find(w, cut->answer);
-  if (cut->reason == AMB_OPEN || cut->reason > AMB_END_STRANGER) return "CUT for an unknown reason";
+  if (cut->reason == AMB_OPEN) return "CUT for no reason";
   if (!answer) return NULL; // nothing left under it
+  // "Closed" would not be true of what is cut. And a reason of a later version is none to let anybody live.
+  enum amb_reason reason =
+      cut->reason == AMB_END_CLOSED || cut->reason > AMB_END_STRANGER ? AMB_END_CUT : (enum amb_reason)cut->reason;
   answer_hold(answer);
   answer_forget(answer);
-  tunnels_cut(w, answer, cut->reason);
-  // A connection cut may not take "closed" for its reason in earnest: it is reset all the same.
-  while (answer->conns) conn_end(answer->conns, cut->reason == AMB_END_CLOSED ? AMB_END_CUT : cut->reason, 0, NULL);
+  tunnels_cut(w, answer, reason);
+  while (answer->conns) conn_end(answer->conns, reason, 0, NULL);
   answer_release(answer);
   return NULL;
 }
@@ -195,33 +199,33 @@ static const char *on_seen(struct worker *w, const struct message *m) {
   return NULL;
 }
 
-static const struct handler {
-  const char *(*handle)(struct worker *, const struct message *);
-  size_t size; // of the struct
-  int fds;     // -1: any number
-} handlers[] = {
-    [AMB_SETTINGS] = {on_settings, sizeof(struct amb_settings), 0},
-    [AMB_CLIENTS_MAP] = {on_clients_map, 0, 1},
-    [AMB_POD] = {on_pod, sizeof(struct amb_pod), 0},
-    [AMB_STASH] = {on_stash, sizeof(struct amb_pod_ref), -1},
-    [AMB_CONTEXT] = {on_context, sizeof(struct amb_context), 0},
-    [AMB_LISTEN] = {on_listen, sizeof(struct amb_listen), 1},
-    [AMB_UNLISTEN] = {on_unlisten, sizeof(struct amb_ref), 0},
-    [AMB_LEAVE] = {on_leave, sizeof(struct amb_ref), 0},
-    [AMB_ANSWER] = {on_answer, sizeof(struct amb_answer), 0},
-    [AMB_FORGET] = {on_forget, sizeof(struct amb_ref), 0},
-    [AMB_CUT] = {on_cut, sizeof(struct amb_cut), 0},
-    [AMB_INVENTORY] = {on_inventory, sizeof(struct amb_inventory), 0},
-    [AMB_SEEN] = {on_seen, sizeof(struct amb_ref), 0},
-    [AMB_CONTEXTS] = {on_contexts, sizeof(struct amb_contexts), 0},
-    [AMB_DRAIN] = {on_drain, sizeof(struct amb_drain), 0},
-};
-
-bool message_known(uint16_t type, size_t *size, int *fds) {
-  if (type >= sizeof handlers / sizeof *handlers || !handlers[type].handle) return false;
-  *size = handlers[type].size;
-  *fds = handlers[type].fds;
-  return true;
+static const char *on_speaks(struct worker *w, const struct message *m) {
+  const struct amb_speaks *agent = m->body;
+  (void)w;
+  if (agent->abi < AMB_ABI_OLDEST || agent->oldest > AMB_ABI) return "it speaks no version that this engine does";
+  return NULL;
 }
 
-const char *message_handle(struct worker *w, const struct message *m) { return handlers[m->head->type].handle(w, m); }
+#define BODY(name) sizeof(((union body *)0)->name)
+static const struct form forms[] = {
+    [AMB_SETTINGS] = {on_settings, BODY(settings), 40, 0},
+    [AMB_CLIENTS_MAP] = {on_clients_map, 0, 0, 1},
+    [AMB_POD] = {on_pod, BODY(pod), 16, 0},
+    [AMB_STASH] = {on_stash, BODY(pod_ref), 16, -1},
+    [AMB_CONTEXT] = {on_context, BODY(context), 32, 0},
+    [AMB_LISTEN] = {on_listen, BODY(listen), 32, 1},
+    [AMB_UNLISTEN] = {on_unlisten, BODY(ref), 8, 0},
+    [AMB_LEAVE] = {on_leave, BODY(ref), 8, 0},
+    [AMB_ANSWER] = {on_answer, BODY(answer), 56, 0},
+    [AMB_FORGET] = {on_forget, BODY(ref), 8, 0},
+    [AMB_CUT] = {on_cut, BODY(cut), 16, 0},
+    [AMB_INVENTORY] = {on_inventory, BODY(inventory), 24, 0},
+    [AMB_SEEN] = {on_seen, BODY(ref), 8, 0},
+    [AMB_CONTEXTS] = {on_contexts, BODY(contexts), 8, 0},
+    [AMB_DRAIN] = {on_drain, BODY(drain), 8, 0},
+    [AMB_SPEAKS] = {on_speaks, BODY(speaks), 8, 0},
+};
+
+const struct form *message_form(uint16_t type) {
+  return type < sizeof forms / sizeof *forms && forms[type].handle ? &forms[type] : NULL;
+}

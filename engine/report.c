@@ -20,8 +20,8 @@ static size_t padded(size_t n) { return (n + 7) & ~(size_t)7; }
 static size_t put(uint8_t *to, size_t room, enum amb_type type, uint16_t fds, const void *body, size_t body_len,
                   const void *tail, size_t tail_len) {
   size_t used = sizeof(struct amb_head) + body_len + tail_len, size = padded(used);
-  if (size > room) return 0;
-  struct amb_head head = {.type = (uint16_t)type, .fds = fds, .size = (uint32_t)size};
+  if (size > room || size > AMB_MESSAGE_MAX) return 0;
+  struct amb_head head = {.type = (uint16_t)type, .fds = fds, .size = (uint16_t)size, .body = (uint16_t)body_len};
   memcpy(to, &head, sizeof head);
   memcpy(to + sizeof head, body, body_len);
   if (tail_len) memcpy(to + sizeof head + body_len, tail, tail_len);
@@ -35,7 +35,7 @@ static bool post(struct worker *w, enum amb_type type, const void *body, size_t 
                  size_t tail_len, int fd) {
   struct control *c = &w->control;
   size_t size = padded(sizeof(struct amb_head) + body_len + tail_len);
-  struct parcel *p = c->agent.fd >= 0 ? malloc(sizeof *p + size) : NULL;
+  struct parcel *p = c->agent.fd >= 0 && size <= AMB_MESSAGE_MAX ? malloc(sizeof *p + size) : NULL;
   if (!p) return false;
   put(p->bytes, size, type, fd >= 0, body, body_len, tail, tail_len);
   p->size = (uint32_t)size;
@@ -176,7 +176,8 @@ void report_drop_endings(struct worker *w) {
 // ---- attaching
 
 void report_hello(struct worker *w) {
-  struct amb_hello hello = {.abi = AMB_ABI, .worker = w->index, .workers = w->workers, .start_at = w->start_at};
+  struct amb_hello hello = {
+      .abi = AMB_ABI, .oldest = AMB_ABI_OLDEST, .worker = w->index, .workers = w->workers, .start_at = w->start_at};
   hello.pid = (uint32_t)getpid();
   hello.leaving = w->leave.told;
   hello.build_len = (uint32_t)strlen(engine_build);

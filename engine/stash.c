@@ -16,6 +16,23 @@ struct pod *pod_find(struct worker *w, uint64_t id) {
   return pod;
 }
 
+// So many as will be taken while the agent is away for as long as is put up with.
+static void keep_enough(struct pod *pod) {
+  uint32_t busy = pod->a_tick * STASH_TICKS;
+  if (busy > STASH_BUSY) busy = STASH_BUSY;
+  pod->want = pod->least && busy > pod->least ? busy : pod->least; // 0: the agent wants none to be kept
+}
+
+static void learn(struct pod *pod) {
+  if (pod->taken > pod->a_tick)
+    pod->a_tick = pod->taken;
+  else
+    pod->a_tick -= (pod->a_tick - pod->taken + 7) / 8;
+  pod->taken = 0;
+  keep_enough(pod);
+  while (pod->have > pod->want * STASH_SURPLUS + AMB_FDS_MAX) close(pod->sockets[--pod->have]);
+}
+
 const char *pod_introduce(struct worker *w, const struct amb_pod *told) {
   if (told->stash_family != AF_INET && told->stash_family != AF_INET6) return "POD with a family that is no IP";
   if (told->stash_want > STASH_MAX) return "POD wants more sockets than STASH_MAX";
@@ -28,7 +45,8 @@ const char *pod_introduce(struct worker *w, const struct amb_pod *told) {
   }
   pod->leaving = false;
   pod->family = (int)told->stash_family;
-  pod->want = told->stash_want; // whether it has them is checked when the packet is done: a STASH may follow in it
+  pod->least = told->stash_want;
+  keep_enough(pod); // whether it has them is checked when the packet is done: a STASH may follow in it
   return NULL;
 }
 
@@ -69,6 +87,7 @@ void pod_stash(struct pod *pod, int fd) {
 
 int pod_take(struct pod *pod) {
   int fd = pod->have ? pod->sockets[--pod->have] : -1;
+  pod->taken += fd >= 0;
   tell_low(pod);
   return fd;
 }
@@ -103,6 +122,7 @@ void pods_tick(struct worker *w) {
   struct pod *pod, *next;
   HASH_ITER(hh, w->pods, pod, next) {
     if (tell_idle(pod)) continue;
+    learn(pod);
     pod->expected = 0; // what did not come within a tick will not come
     tell_low(pod);
   }

@@ -15,8 +15,12 @@ struct pod {
   UT_hash_handle hh;
   uint64_t id;
   struct worker *worker;
-  int family; // of the sockets in the stash
-  uint32_t want, have, capacity;
+  int family;      // of the sockets in the stash
+  uint32_t least;  // the agent's word for how many to keep
+  uint32_t want;   // how many are kept: more where many were taken
+  uint32_t taken;  // since the last tick
+  uint32_t a_tick; // taken in a busy tick; comes down slowly
+  uint32_t have, capacity;
   uint32_t expected; // asked for by STASH_LOW and not come yet
   int *sockets;
   struct dial *waiting; // for a socket; dial.c

@@ -182,8 +182,14 @@ static nghttp2_nv header(const char *name, const char *value, size_t value_len, 
                       changes ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE};
 }
 
+// The peer may be asking its agent, which is restarted: it is given the time that ours would have.
 static void on_no_response(struct timer *timer) {
-  conn_failed(container_of(timer, struct conn, deadline), AMB_END_TIMEOUT, 0, "the peer did not answer our CONNECT");
+  struct conn *c = container_of(timer, struct conn, deadline);
+  struct worker *w = c->worker;
+  if (c->patient || !tunnel_lives(c->server.tunnel))
+    return conn_failed(c, AMB_END_TIMEOUT, 0, "the peer did not answer our CONNECT");
+  c->patient = true;
+  loop_arm(&w->loop, TIMER_ANSWER, &c->deadline, w->settings.answer_ms);
 }
 
 void stream_request(struct tunnel *t, struct conn *c) {
@@ -218,6 +224,7 @@ void stream_request(struct tunnel *t, struct conn *c) {
   tunnel_add_stream(t, &c->server, id);
   c->phase = CONN_REQUESTING;
   c->status = 0;
+  c->patient = false;
   c->deadline.fire = on_no_response;
   loop_arm(&c->worker->loop, TIMER_REQUEST, &c->deadline, c->worker->settings.request_ms);
   tunnel_mark(t);

@@ -1,12 +1,14 @@
 #include "tunnel.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <openssl/err.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <utlist.h>
 
@@ -211,6 +213,12 @@ void tunnel_answered(struct tunnel *t, struct answer *a) {
 
 // ---- bytes
 
+bool tunnel_lives(const struct tunnel *t) {
+  int unacknowledged = 0;
+  int64_t recently = t->worker->loop.now - t->worker->settings.request_ms * INT64_C(1000000);
+  return t->heard_at > recently || (!ioctl(t->source.fd, SIOCOUTQ, &unacknowledged) && !unacknowledged);
+}
+
 static void broken(struct tunnel *t, enum tls_outcome outcome) {
   char text[TEXT_MAX];
   if (outcome == TLS_CLOSED && !t->socket_error)
@@ -233,6 +241,7 @@ static void read_all(struct tunnel *t) {
   for (size_t turn = 0; t->phase == TUNNEL_OPEN;) {
     size_t got;
     enum tls_outcome outcome = tls_read(t, w->batch, sizeof w->batch, &got);
+    if (got) t->heard_at = w->loop.now;
     if (got) tunnel_received(t, w->batch, got);
     if (t->phase != TUNNEL_OPEN) return;
     if (outcome == TLS_CLOSED || outcome == TLS_BROKEN) return broken(t, outcome);

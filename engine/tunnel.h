@@ -47,6 +47,7 @@ struct tunnel {
   int64_t empty_at;  // when its last stream was over, and it is to be closed; 0: not
   int64_t warned_at; // inbound: when the peer was asked to open its next tunnel; 0: not
   bool heard;        // outbound: the peer spoke HTTP/2, so it accepted our certificate
+  int64_t heard_at;  // when bytes of the peer were last read
   bool readable, hung_up, blocked;
   bool more; // a turn ended before its bytes did
   int socket_error;
@@ -99,6 +100,7 @@ void tunnel_drop_stream(struct leg *);
 
 void tunnels_expire(struct worker *, uint64_t now);
 void tunnels_leave(struct worker *, uint64_t pod, bool at_once); // the pod goes: drain them, or end them
+bool tunnel_lives(const struct tunnel *); // the peer's node does, as far as can be told: it spoke, or acknowledged all
 void tunnels_cut(struct worker *, struct answer *, enum amb_reason);
 
 #endif

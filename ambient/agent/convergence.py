@@ -111,6 +111,11 @@ class Convergence:
         async with self.done:
             await self.done.wait_for(lambda: self.revision != "")
 
+    async def look_again(self) -> None:
+        """Readiness may have changed, which is more than convergence: whoever waits for both looks again."""
+        async with self.done:
+            self.done.notify_all()
+
     async def tick(self) -> None:
         """Never returns."""
         while True:
@@ -126,6 +131,7 @@ class Convergence:
             if moved or self.problems or self._enrolment.failures or self._is_leaving():
                 self._changed.set()
             await self._forget_decisions()
+            await self.look_again()
 
     async def _capture_all(self) -> bool:
         """Make the node's capture what the World says. False when that failed as a whole: the next tick tries again."""

@@ -52,6 +52,7 @@ from ambient.observe.paths import Paths
 
 T = TypeVar("T")
 CANNOT_GO_ON = (CaUnusable, CaptureError, process.EngineFailed, OSError)  # their texts say what to do
+_ROLES = frozenset(map(int, abi.Role))
 log = logging.getLogger(__name__)
 
 # An app's first bytes wait for the other side's 200: a request that is tried at a second endpoint was seen by no first.
@@ -277,6 +278,7 @@ class Agent:
         expires = int(svid.not_after.timestamp() * 1e9)
         self.engines.set_context(context_id(svid.identity), expires, svid.chain_pem, svid.key_pem, svid.roots_pem)
         self.enrolment.certificate(svid.identity)
+        self._spawn("readiness", self.convergence.look_again())
 
     def _spawn(self, name: str, job: Coroutine[Any, Any, None]) -> None:
         """A short task beside the guarded ones; its failure is logged, not lost."""
@@ -315,13 +317,16 @@ class Agent:
 def _listeners(rows: list[Message]) -> tuple[dict[int, dict[abi.Role, socket.socket]], dict[int, int]]:
     """The listening sockets and the contexts of an inventory, by netns cookie.
 
-    Every worker lists all sockets; the copies are closed.
+    Every worker lists all sockets; the copies are closed. So are those of roles that only a later version has.
     """
     found: dict[int, dict[abi.Role, socket.socket]] = {}
     contexts: dict[int, int] = {}
     for row in rows:
         if isinstance(row.body, abi.Listen):
             sock = socket.socket(fileno=row.fds[0])
+            if row.body.role not in _ROLES:
+                sock.close()
+                continue
             if found.setdefault(row.body.pod, {}).setdefault(abi.Role(row.body.role), sock) is not sock:
                 sock.close()
             if row.body.context:

@@ -19,7 +19,7 @@ COLUMNS = {
     "services": ("namespace", "name", "vips", "ports", "ready", "not_ready", "distribution"),
     "policies": ("kind", "namespace", "name", "scope", "selector", "does", "rules", "dry_run"),
     "certificates": ("node", "identity", "state", "not_after", "next_attempt", "serial", "trusts", "error"),
-    "engines": ("node", "pid", "state", "leaving", "started", "build"),
+    "engines": ("node", "pid", "state", "leaving", "started", "build", "version"),
     "connections": (
         "node", "source", "source_address", "destination", "destination_address", "path", "bytes_sent",
         "bytes_received", "rule",

@@ -12,8 +12,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ambient.capture.abi import Role as Role  # the same numbers: a listener's role is the kernel's and the engine's
 
-ABI = 3
+ABI = 4
+ABI_OLDEST = 3
 PACKET_MAX = 65536
+MESSAGE_MAX = 65528
 FDS_MAX = 64
 CHOICES_MAX = 16
 
@@ -46,6 +48,7 @@ class Type(enum.IntEnum):
     SEEN = 76
     CONTEXTS = 77
     DRAIN = 78
+    SPEAKS = 79
 
 
 class Verdict(enum.IntEnum):
@@ -90,6 +93,14 @@ class Reason(enum.IntEnum):
     STRANGER = 18
 
 
+_REASON_NAMES = {int(reason): reason.name.lower() for reason in Reason}
+
+
+def reason_name(number: int) -> str:
+    """A metric label. An engine of a later version may have reasons that have no name here."""
+    return _REASON_NAMES.get(number) or f"reason_{number}"
+
+
 u16 = Annotated[int, ctypes.c_uint16]
 u32 = Annotated[int, ctypes.c_uint32]
 u64 = Annotated[int, ctypes.c_uint64]
@@ -113,7 +124,8 @@ def layout(cls: _S) -> _S:
 class Head(Struct):
     type: u16
     fds: u16
-    size: u32
+    size: u16
+    body: u16
 
 
 @layout
@@ -144,6 +156,8 @@ class Hello(Struct):
     start_at: u64
     leaving: u32
     build_len: u32
+    oldest: u32
+    zero: u32
 
 
 @layout
@@ -305,6 +319,12 @@ class Drain(Struct):
 
 
 @layout
+class Speaks(Struct):
+    abi: u32
+    oldest: u32
+
+
+@layout
 class Inventory(Struct):
     id: u64
     answers: u32
@@ -343,3 +363,37 @@ BODIES: dict[Type, type[Struct]] = {
     Type.ROW_LISTENER: Listen,
     Type.ROW_END: Ref,
 }
+# Bytes of each message's body when there first was one, which everybody sends and reads; these never change.
+LEAST: dict[Type, int] = {
+    Type.HELLO: 32,
+    Type.ACCEPTED: 64,
+    Type.TUNNEL: 88,
+    Type.REQUEST: 80,
+    Type.DIAL_FAILED: 48,
+    Type.STASH_LOW: 16,
+    Type.ENDED: 176,
+    Type.IDLE: 16,
+    Type.ROW_ANSWER: 56,
+    Type.ROW_CONN: 176,
+    Type.ROW_LISTENER: 32,
+    Type.ROW_END: 8,
+    Type.SETTINGS: 40,
+    Type.CLIENTS_MAP: 0,
+    Type.POD: 16,
+    Type.STASH: 16,
+    Type.CONTEXT: 32,
+    Type.LISTEN: 32,
+    Type.UNLISTEN: 8,
+    Type.LEAVE: 8,
+    Type.ANSWER: 56,
+    Type.FORGET: 8,
+    Type.CUT: 16,
+    Type.INVENTORY: 24,
+    Type.SEEN: 8,
+    Type.CONTEXTS: 8,
+    Type.DRAIN: 8,
+    Type.SPEAKS: 8,
+}
+# Messages that came after version 3: whoever speaks an older version is not told them.
+SINCE: dict[Type, int] = {Type.SPEAKS: 4}
+BODY_LENGTHS_SINCE = 4

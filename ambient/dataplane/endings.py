@@ -35,7 +35,6 @@ _WAYS: dict[abi.Role, Path] = {
 
 _CONN = struct.Struct("@8Q 16sI4x 16sI4x 16sI4x 8x 16s2I8x")  # abi.Conn at once: field by field costs 5 us more
 _NO_TRACE = bytes(16)
-_REASONS = {int(reason): reason.name.lower() for reason in abi.Reason}
 
 
 def ending(conn: abi.Conn, text: str, engine: str) -> Ending:
@@ -54,7 +53,7 @@ def ending(conn: abi.Conn, text: str, engine: str) -> Ending:
         setup_ns=setup_ns,
         sent=sent,
         received=received,
-        reason=_REASONS[reason],
+        reason=abi.reason_name(reason),
         error=error,
         text=text,
         trace=trace.hex() if trace != _NO_TRACE else "",
@@ -63,15 +62,14 @@ def ending(conn: abi.Conn, text: str, engine: str) -> Ending:
 
 def flow_of(conn: abi.Conn, flow: Flow | None, note: Note | None, world: World, pods: LocalPods) -> Flow:
     """The decision's flow where there was a decision; else what can be said from addresses (and our note) alone."""
-    reason = abi.Reason(conn.reason)
     if flow is None:
         flow = _undecided(conn, world, pods)
         if note is not None:
             return replace(flow, rule=note.why, reason=note.reason)
     if flow.reporter == "source" and flow.path == "tunnel" and conn.dialled.port and not conn.target:
         flow = _in_the_clear(flow)
-    if flow.verdict == "allow" and reason in _REFUSALS:
-        return replace(flow, verdict="deny", reason=reason.name.lower())
+    if flow.verdict == "allow" and conn.reason in _REFUSALS:
+        return replace(flow, verdict="deny", reason=abi.reason_name(conn.reason))
     return flow
 
 
@@ -96,7 +94,7 @@ def _undecided(conn: abi.Conn, world: World, pods: LocalPods) -> Flow:
         service="",
         verdict="deny",
         rule="ended before it was decided",
-        reason=abi.Reason(conn.reason).name.lower(),
+        reason=abi.reason_name(conn.reason),
         path=_WAYS[role],
         security="unknown",
     )

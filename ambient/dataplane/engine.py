@@ -29,6 +29,7 @@ class Engine:
         self.pid = 0
         self.start_at = 0
         self.build = ""
+        self.version = 0  # of engine/abi.h, as it speaks it
         self.lost = ""  # why the attachment ended
         self.leaving = self.serving = self.drained = False
         self.links: list[Link] = []
@@ -54,7 +55,7 @@ class Engine:
         except process.EngineFailed:
             self.close()
             raise
-        self.pid, self.start_at = first.pid, first.start_at
+        self.pid, self.start_at, self.version = first.pid, first.start_at, first.abi
         return True
 
     def send(self, *messages: Message) -> None:
@@ -73,7 +74,14 @@ class Engine:
     def status(self) -> dict[str, object]:
         state = "serving" if self.serving else "draining" if self.drained else "waiting"
         started = datetime.datetime.fromtimestamp(self.start_at / 1e9, datetime.UTC).isoformat(timespec="seconds")
-        return {"pid": self.pid, "state": state, "leaving": self.leaving, "started": started, "build": self.build}
+        return {
+            "pid": self.pid,
+            "state": state,
+            "leaving": self.leaving,
+            "started": started,
+            "build": self.build,
+            "version": self.version,
+        }
 
     async def _greet(self, worker: int) -> abi.Hello:
         link = Link(doors.path(self._run_dir, self.name, worker), self._heard, self._lost)
@@ -91,11 +99,14 @@ class Engine:
             ) from None
         finally:
             del self._hello[link]
-        if hello.abi != abi.ABI:
+        oldest = hello.oldest or hello.abi
+        if hello.abi < abi.ABI_OLDEST or oldest > abi.ABI:
             raise process.AnotherVersion(
-                f"the engine {hello.pid} in {self._run_dir} speaks version {hello.abi}, this agent {abi.ABI}: "
-                "start an agent of its version, or end it (its connections end with it)"
+                f"the engine {hello.pid} in {self._run_dir} speaks versions {oldest} to {hello.abi}, this agent "
+                f"{abi.ABI_OLDEST} to {abi.ABI}: start an agent of its version, or end it (its connections end with it)"
             )
+        link.version = min(hello.abi, abi.ABI)
+        link.send(Message(abi.Type.SPEAKS, abi.Speaks(abi=abi.ABI, oldest=abi.ABI_OLDEST)))
         link.worker, link.engine = hello.worker, f"{hello.start_at:x}"
         return hello
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from ambient.dataplane import abi, wire
 
+log = logging.getLogger(__name__)
 _ANCILLARY = socket.CMSG_SPACE(abi.FDS_MAX * array.array("i").itemsize)
 _MSG_CMSG_CLOEXEC = 0x40000000  # linux/socket.h; the socket module does not name it
 _PACKETS_PER_TURN = 64  # so that one busy worker does not starve the others of the event loop
@@ -36,6 +38,7 @@ class Link:
         """Connect to a worker's socket. Raises OSError when nobody listens there."""
         self.path = path
         self.worker = -1
+        self.version = abi.ABI_OLDEST  # what the engine speaks: until it said so, nothing is said that it may not know
         self.engine = ""  # tells its connection numbers from another engine's
         self._on_messages = on_messages
         self._on_lost = on_lost
@@ -44,6 +47,7 @@ class Link:
         self._packets: deque[wire.Packet] = deque()
         self._flush_due = False
         self._seen = 0
+        self._skipped: set[int] = set()  # types of messages of a later version
         self._acknowledge_due = False
         self._sock: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
@@ -66,15 +70,18 @@ class Link:
         return int.from_bytes(credentials[:4], sys.byteorder)
 
     def send(self, *messages: wire.Message) -> None:
-        """Queue messages; they are dropped, descriptors included, when the attachment is over."""
-        if self._sock is None:
-            for fd in [fd for message in messages if message.give for fd in message.fds]:
-                os.close(fd)
-            return
-        for message in messages:
+        """Queue messages, but those that this engine does not know.
+
+        They are dropped, descriptors included, when the attachment is over.
+        """
+        known = [message for message in messages if self._sock and wire.is_known(message, self.version)]
+        for fd in [fd for message in messages if message.give and message not in known for fd in message.fds]:
+            os.close(fd)
+        for message in known:
             keep = message.fds and not message.give
             self._queue.append(replace(message, fds=[os.dup(fd) for fd in message.fds]) if keep else message)
-        self._flush_soon()
+        if known:
+            self._flush_soon()
 
     def seen(self) -> None:
         """One more of this attachment's ENDED is recorded: the engine may forget it.
@@ -113,7 +120,7 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_due = False
-        self._packets.extend(wire.pack(self._queue))
+        self._packets.extend(wire.pack(self._queue, self.version))
         self._queue.clear()
         self._writable()
 
@@ -157,14 +164,22 @@ class Link:
             try:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                     raise wire.ProtocolError("the packet does not fit what engine/abi.h allows")
-                messages = wire.unpack(data, fds)
+                found = wire.unpack(data, fds)
             except wire.ProtocolError as error:
                 with contextlib.suppress(OSError):
                     for fd in fds:
                         os.close(fd)
                 self.close(f"{self.path}: {error}")
                 return
-            self._on_messages(self, messages)
+            for fd in found.unread:
+                os.close(fd)
+            self._tell_skipped(found.skipped)
+            self._on_messages(self, found.messages)
+
+    def _tell_skipped(self, types: list[int]) -> None:
+        if new := set(types) - self._skipped:
+            self._skipped |= new
+            log.info("messages of types %s from %s are of a later version: skipped", sorted(new), self.path)
 
 
 def broadcast(links: Sequence[Link], *messages: wire.Message) -> None:

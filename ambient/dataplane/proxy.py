@@ -199,7 +199,7 @@ class Proxy:
     def _dial_failed(self, failed: abi.DialFailed) -> None:
         ip, port = wire.read_addr(failed.dial)
         decision = self.decisions.get(failed.answer)
-        self._observer.dial_failed(abi.Reason(failed.reason).name.lower())
+        self._observer.dial_failed(abi.reason_name(failed.reason))
         services = frozenset(token for token in decision.deps if token.startswith("svc:")) if decision else frozenset()
         if not services or failed.reason in _OURS:  # nothing to choose among, or another would fail as well
             return

@@ -99,16 +99,17 @@ def label(question: Question, flow: Flow) -> bytes:
 
 
 def read_label(raw: bytes) -> tuple[Question, Flow]:
-    """The way back. Raises ValueError for what no agent of this version wrote.
+    """The way back. Raises ValueError for what nobody can judge.
 
     The last fields may be missing if they have a default: connections of an agent from before them are judged on.
+    What a later agent added is left out: they are judged as this agent would judge them if they came now.
     """
     head, newline, rest = raw.partition(b"\n")
     try:
         kind, *values = json.loads(head)
         cls = _KINDS[kind]
         names = cls.__slots__
-        if not newline or len(values) > len(names):
+        if not newline:
             raise ValueError("its parts do not fit")
         fields = {name: _rich(name, value) for name, value in zip(names, values, strict=False)}
         return cls(**fields), Flow.from_label(rest)

@@ -1,6 +1,7 @@
 """Messages to packets and back: the framing of engine/abi.h. Sans I/O.
 
-A packet carries at most PACKET_MAX bytes and FDS_MAX descriptors; a message never spans two packets.
+A packet carries at most PACKET_MAX bytes and FDS_MAX descriptors; a message never spans two packets. What an engine of
+a later version says is read as far as it is known here; what one of an earlier version cannot read it is not told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ambient.dataplane import abi
 from ambient.model.mesh import IPAddress, address, packed16
 
 _HEAD = ctypes.sizeof(abi.Head)
+_KINDS = {int(kind): kind for kind in abi.BODIES}
 
 
 class ProtocolError(Exception):
@@ -40,19 +42,28 @@ class Packet:
     fds: list[int] = field(default_factory=list)
 
 
-def pack(messages: Sequence[Message]) -> Iterator[Packet]:
-    """As few packets as the limits allow, in order. Raises ValueError for a message that fits no packet."""
+def pack(messages: Sequence[Message], version: int = abi.ABI) -> Iterator[Packet]:
+    """As few packets as the limits allow, in order. Raises ValueError for a message that fits no packet.
+
+    `version`: the reader's. Messages that it does not know are left out; their descriptors are the caller's to close.
+    """
     packet = Packet()
+    lengths = version >= abi.BODY_LENGTHS_SINCE
     for message in messages:
+        if not is_known(message, version):
+            continue
         body = bytes(message.body) if message.body is not None else b""
+        if not lengths:
+            body = body[: abi.LEAST[message.type]]
         size = _HEAD + len(body) + len(message.tail)
         padding = -size % 8
-        if size + padding > abi.PACKET_MAX or len(message.fds) > abi.FDS_MAX:
+        if size + padding > abi.MESSAGE_MAX or len(message.fds) > abi.FDS_MAX:
             raise ValueError(f"{message.type.name} of {size} bytes and {len(message.fds)} descriptors fits no packet")
         if len(packet.data) + size + padding > abi.PACKET_MAX or len(packet.fds) + len(message.fds) > abi.FDS_MAX:
             yield packet
             packet = Packet()
-        packet.data += bytes(abi.Head(type=message.type, fds=len(message.fds), size=size + padding))
+        head = abi.Head(type=message.type, fds=len(message.fds), size=size + padding, body=len(body) if lengths else 0)
+        packet.data += bytes(head)
         packet.data += body
         packet.data += message.tail
         packet.data += bytes(padding)
@@ -61,38 +72,57 @@ def pack(messages: Sequence[Message]) -> Iterator[Packet]:
         yield packet
 
 
-def unpack(data: bytes, fds: Sequence[int]) -> list[Message]:
+def is_known(message: Message, version: int) -> bool:
+    """Can an engine of this version read it?"""
+    return abi.SINCE.get(message.type, abi.ABI_OLDEST) <= version
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """`skipped`: the types of messages that are not known here; `unread`: their descriptors, the caller's to close."""
+
+    messages: list[Message] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    unread: list[int] = field(default_factory=list)
+
+
+def unpack(data: bytes, fds: Sequence[int]) -> Unpacked:
     """The messages of one packet of the engine. Raises ProtocolError; the caller then closes the descriptors."""
-    messages = []
+    found = Unpacked()
     offset = taken = 0
     while offset < len(data):
         if len(data) - offset < _HEAD:
             raise ProtocolError(f"{len(data) - offset} bytes where a message head was expected")
         head = abi.Head.from_buffer_copy(data, offset)
-        try:
-            kind = abi.Type(head.type)
-            body_type = abi.BODIES[kind]
-        except (ValueError, KeyError):
-            raise ProtocolError(f"message type {head.type} is not one an engine sends") from None
-        body_size = ctypes.sizeof(body_type)
-        if head.size < _HEAD + body_size or head.size % 8 or offset + head.size > len(data):
-            raise ProtocolError(f"{kind.name} says it has {head.size} bytes, {len(data) - offset} are there")
+        if head.type == 0 or head.type >= abi.Type.SETTINGS:
+            raise ProtocolError(f"message type {head.type} is not one an engine sends")
+        kind = _KINDS.get(head.type)
+        end = offset + head.size
+        body = offset + _HEAD, offset + _HEAD + (head.body or (abi.LEAST[kind] if kind else 0))
+        if head.size < _HEAD or head.size % 8 or end > len(data) or body[1] > end:
+            name = kind.name if kind else f"message type {head.type}"
+            raise ProtocolError(f"{name} says it has {head.size} bytes, {len(data) - offset} are there")
         if taken + head.fds > len(fds):
-            raise ProtocolError(f"{kind.name} announces {head.fds} descriptors, {len(fds) - taken} came")
-        start = offset + _HEAD
-        messages.append(
-            Message(
-                kind,
-                body_type.from_buffer_copy(data, start),
-                data[start + body_size : offset + head.size],
-                tuple(fds[taken : taken + head.fds]),
-            )
-        )
+            raise ProtocolError(f"message type {head.type} announces {head.fds} descriptors, {len(fds) - taken} came")
+        own = tuple(fds[taken : taken + head.fds])
+        if kind is None:
+            found.skipped.append(head.type)
+            found.unread.extend(own)
+        else:
+            found.messages.append(Message(kind, _read(kind, data[slice(*body)]), data[body[1] : end], own))
         taken += head.fds
-        offset += head.size
+        offset = end
     if taken != len(fds):
         raise ProtocolError(f"{len(fds)} descriptors came, the messages announce {taken}")
-    return messages
+    return found
+
+
+def _read(kind: abi.Type, raw: bytes) -> abi.Struct:
+    """What a later version added is left out; what an earlier one lacks is zero."""
+    if len(raw) < abi.LEAST[kind]:
+        raise ProtocolError(f"{kind.name} has a body of {len(raw)} bytes, no version's has less than {abi.LEAST[kind]}")
+    struct = abi.BODIES[kind]
+    return struct.from_buffer_copy(raw.ljust(ctypes.sizeof(struct), b"\0"))
 
 
 _Bytes16 = ctypes.c_uint8 * 16

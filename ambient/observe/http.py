@@ -140,6 +140,7 @@ async def _send(writer: asyncio.StreamWriter, page: Page, *, with_body: bool) ->
         f"Content-Length: {len(body)}\r\n"
         "Connection: close\r\n\r\n"
     )
+    writer.transport.set_write_buffer_limits(high=0)  # drain() waits for the last byte: what is left then is dropped
     writer.write(head.encode() + (body if with_body else b""))
     async with asyncio.timeout(WRITE_S):
         await writer.drain()

@@ -48,19 +48,19 @@ def encode(flow: Flow) -> bytes:
 
 
 def decode(data: bytes) -> Flow:
-    """Raises ValueError for anything that encode() does not write."""
+    """Raises ValueError for anything that encode() does not write; what a later version adds at an end is left out."""
     from ambient.observe.records import Flow, Party
 
     def party(values: Any) -> Party:
         if not all(isinstance(value, str) for value in values):
             raise TypeError("a party has a field that is no text")
-        found = Party(**dict(zip(_FIELDS, values, strict=True)))
+        found = Party(**dict(zip(_FIELDS, values[: len(_FIELDS)], strict=True)))
         if not found.principal.startswith("="):
             return found
         return dataclasses.replace(found, principal=_spelled(found.principal[1:], found))
 
     try:
-        form, reporter, source, destination, service, rule, reason, verdict, path, security = json.loads(data)
+        form, reporter, source, destination, service, rule, reason, verdict, path, security, *_ = json.loads(data)
         if form != FORMAT:
             raise ValueError(f"its format is {form!r}, this agent writes and reads {FORMAT}")
         return Flow(

@@ -9,16 +9,30 @@ from pathlib import Path
 
 from ambient.dataplane import abi, wire
 
+ADDED = b"\xff" * 24  # fields of a later version
+
 
 class FakeEngine:
-    """`told`: type and struct by raw bytes, as it came; `heard` is set at each. `mute`: it accepts and says nothing."""
+    """`told`: type and struct by raw bytes, as it came; `heard` is set at each. `mute`: it accepts and says nothing.
 
-    def __init__(self, run_dir: Path, number: int, *, build: str = "1", version: int = abi.ABI, mute: bool = False):
+    Of version 3 it frames as such engines do, and of a later one than ours its structs have more fields.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        number: int,
+        *,
+        build: str = "1",
+        version: int = abi.ABI,
+        oldest: int = abi.ABI_OLDEST,
+        mute: bool = False,
+    ):
         self.name = f"engine-{number:016x}"
         self.told: list[tuple[abi.Type, bytes]] = []
         self.heard = asyncio.Event()
         self.deaf = False  # it lists nothing when it is asked
-        self._number, self._build, self._version, self._mute = number, build, version, mute
+        self._number, self._build, self._version, self._oldest, self._mute = number, build, version, oldest, mute
         self._process = subprocess.Popen(["sleep", "60"])
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._path = run_dir / f"{self.name}.0.sock"
@@ -53,14 +67,25 @@ class FakeEngine:
 
     async def say_hello(self, *, leaving: bool = False) -> None:
         build = self._build.encode()
-        hello = abi.Hello(abi=self._version, worker=0, workers=1, pid=self.pid, start_at=self._number)
+        hello = abi.Hello(
+            abi=self._version, oldest=self._oldest, worker=0, workers=1, pid=self.pid, start_at=self._number
+        )
         hello.leaving, hello.build_len = leaving, len(build)
         await self.say(wire.Message(abi.Type.HELLO, hello, build))
 
     async def say(self, message: wire.Message) -> None:
+        (packet,) = wire.pack([message], self._version)
+        data = bytes(packet.data)
+        if self._version > abi.ABI:
+            head = abi.Head.from_buffer_copy(data)
+            at = 8 + head.body
+            longer = abi.Head(type=head.type, size=head.size + len(ADDED), body=head.body + len(ADDED))
+            data = bytes(longer) + data[8:at] + ADDED + data[at:]
+        await self.say_raw(data)
+
+    async def say_raw(self, packet: bytes) -> None:
         assert self._agent is not None
-        (packet,) = wire.pack([message])
-        await asyncio.get_running_loop().sock_sendall(self._agent, packet.data)
+        await asyncio.get_running_loop().sock_sendall(self._agent, packet)
 
     async def until(self, kind: abi.Type, count: int = 1) -> list[bytes]:
         """Return when it was told so many of a kind."""

@@ -12,6 +12,8 @@ import pytest
 
 from ambient.dataplane import abi
 
+from . import frozen
+
 HEADER = pathlib.Path(__file__).parent.parent.parent / "engine" / "abi.h"
 
 # Names differ only where Python has no such name (`from`) or the header shortens.
@@ -36,6 +38,7 @@ STRUCTS = {
     "amb_answer": abi.Answer,
     "amb_cut": abi.Cut,
     "amb_drain": abi.Drain,
+    "amb_speaks": abi.Speaks,
     "amb_inventory": abi.Inventory,
     "amb_client_key": abi.ClientKey,
     "amb_client_value": abi.ClientValue,
@@ -49,7 +52,7 @@ ENUMS: dict[str, tuple[type[enum.IntEnum] | type[enum.IntFlag], str]] = {
     "amb_settings_flag": (abi.SettingsFlag, "AMB_"),
     "amb_reason": (abi.Reason, "AMB_END_"),
 }
-LIMITS = ("ABI", "PACKET_MAX", "FDS_MAX", "CHOICES_MAX")
+LIMITS = ("ABI", "ABI_OLDEST", "PACKET_MAX", "MESSAGE_MAX", "FDS_MAX", "CHOICES_MAX")
 
 
 def _source() -> str:
@@ -127,3 +130,33 @@ def test_a_limit_is_that_of_the_header(name: str, measured: dict[str, int]) -> N
 
 def test_every_message_of_the_engine_has_a_body_to_read_it_by() -> None:
     assert set(abi.BODIES) == {kind for kind in abi.Type if kind < abi.Type.SETTINGS}
+
+
+@pytest.mark.parametrize("name", frozen.FIELDS)
+def test_no_field_moves_or_goes(name: str) -> None:
+    mirror = STRUCTS[name]
+    now = {
+        f"{_c_name(field)}:{getattr(mirror, field).offset}+{getattr(mirror, field).size}"
+        for field, *_ in mirror._fields_
+    }
+    assert set(frozen.FIELDS[name].split()) <= now
+
+
+@pytest.mark.parametrize("name", frozen.NUMBERS)
+def test_no_number_changes_its_meaning(name: str) -> None:
+    assert set(frozen.NUMBERS[name].split()) <= {f"{each.name}={each.value}" for each in ENUMS[name][0]}
+
+
+def test_of_every_message_there_is_a_least_size_and_engine_and_agent_agree_on_it() -> None:
+    assert set(abi.LEAST) == set(abi.Type)
+    table = (HEADER.parent / "messages.c").read_text()
+    theirs = re.findall(r"\[AMB_(\w+)\] = \{\w+, (?:BODY\(\w+\)|0), (\d+), -?\d+\}", table)
+    assert {name: int(size) for name, size in theirs} == {
+        kind.name: size for kind, size in abi.LEAST.items() if kind >= abi.Type.SETTINGS
+    }
+    assert all(ctypes.sizeof(body) >= abi.LEAST[kind] for kind, body in abi.BODIES.items())
+
+
+def test_what_is_more_than_version_3_had_is_said_to_nobody_who_speaks_that() -> None:
+    assert all(abi.ABI_OLDEST < since <= abi.ABI for since in abi.SINCE.values())
+    assert {kind for kind in abi.Type if kind > abi.Type.DRAIN} <= set(abi.SINCE)

@@ -30,6 +30,13 @@ def test_a_label_from_before_a_field_that_only_the_record_needs_is_still_judged(
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: type(q).__name__)
+def test_a_label_of_a_later_agent_is_judged_by_what_is_known_of_it(question: Question) -> None:
+    head, _, flow = label(question, FLOW).partition(b"\n")
+    later = head[:-1] + b',"more"]\n' + flow.replace(b"]", b',"more"]')
+    assert read_label(later) == (question, FLOW)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: type(q).__name__)
 def test_a_label_stays_small_however_long_names_are(question: Question) -> None:
     flow = Flow(reporter="source", source=Party(workload="w" * 253), rule="r" * 5000)
     assert len(label(question, flow)) < 2048

@@ -210,7 +210,7 @@ class Agent:
             fds.frombytes(payload)
         if not data:
             self._selector.unregister(link)
-        messages = wire.unpack(data, fds)
+        messages = wire.unpack(data, fds).messages
         with self._changed:
             if not data:
                 self.lost.add(worker)

@@ -280,3 +280,22 @@ def test_descriptors_of_a_dead_agent_are_not_kept(far: harness.Node) -> None:
         harness.agent.Agent(far.engine.run_dir, 1).close()
     harness.process.eventually(lambda: far.engine.fds() < before, "the sockets of dead agents are closed")
     far.next_agent()
+
+
+def test_a_busy_pods_sockets_outlast_its_agent(far: harness.Node) -> None:
+    """Where many connections come, more sockets are kept than the agent said: they come while it is away, too."""
+    carry(far, remember_it=True)
+    with apps.App(apps.echo) as app:
+        door = far.outbound(verdicts.Choice(app.address))
+        for _ in range(2 * far.stash):  # in less than a second
+            with apps.connect(door) as client:
+                exchange(client)
+        lows = far.agent.stash_low
+        far.agent.wait(lambda: any(low.have + low.want > 4 * far.stash for low in lows), "it wants to keep more")
+        far.agent.inventory()
+        die(far)
+        for _ in range(4 * far.stash):
+            with apps.connect(door) as client:
+                exchange(client)
+    far.next_agent()
+    far.agent.await_ended(4 * far.stash)

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.kernel
 HEAD = ctypes.sizeof(abi.Head)
 
 
-def head(kind: int, size: int, fds: int = 0) -> bytes:
-    return bytes(abi.Head(type=kind, fds=fds, size=size))
+def head(kind: int, size: int, fds: int = 0, body: int = 0) -> bytes:
+    return bytes(abi.Head(type=kind, fds=fds, size=size, body=body))
 
 
 def whole(kind: abi.Type, body: abi.Struct, tail: bytes = b"") -> bytes:
@@ -39,12 +39,18 @@ NONSENSE: dict[str, bytes] = {
     "half a head": head(abi.Type.FORGET, 16)[:4],
     "a head that says zero bytes": head(abi.Type.FORGET, 0),
     "a head that says less than its struct": head(abi.Type.SETTINGS, 16) + bytes(8),
-    "a head that says more than came": head(abi.Type.FORGET, 1 << 20) + bytes(8),
+    "a head that says more than came": head(abi.Type.FORGET, 1 << 15) + bytes(8),
+    "a body longer than its message": head(abi.Type.FORGET, HEAD + 8, body=16) + bytes(8),
+    "a body shorter than it ever was": head(abi.Type.CUT, HEAD + 16, body=8) + bytes(16),
+    "a body that is no multiple of 8": head(abi.Type.FORGET, HEAD + 16, body=12) + bytes(16),
     "a size that is no multiple of 8": head(abi.Type.FORGET, HEAD + 12) + bytes(12),
     "garbage": os.urandom(512),
-    "an unknown type": head(99, HEAD + 8) + bytes(8),
+    "an unknown type of a size that does not fit": head(99, HEAD + 16) + bytes(8),
     "type zero": head(0, HEAD + 8) + bytes(8),
     "a type only engines send": whole(abi.Type.ENDED, abi.Conn()),
+    "a type only engines of a later version may send": head(40, HEAD + 8) + bytes(8),
+    "a version from before the oldest": whole(abi.Type.SPEAKS, abi.Speaks(abi=2, oldest=1)),
+    "no version that is spoken here": whole(abi.Type.SPEAKS, abi.Speaks(abi=99, oldest=abi.ABI + 1)),
     "descriptors announced that did not come": head(abi.Type.FORGET, HEAD + 8, fds=3) + bytes(8),
     "a listener without its socket": whole(abi.Type.LISTEN, abi.Listen(listener=9, pod=1, role=1)),
     "a listener of an unknown role": whole(abi.Type.LISTEN, abi.Listen(listener=9, pod=1, role=9)),
@@ -133,7 +139,7 @@ def test_half_a_packet_before_the_nonsense_is_taken_back_or_done_but_never_half_
     """A good message in front of a bad one in the same packet."""
     far.agent.close()
     good = whole(abi.Type.SETTINGS, abi.Settings(**agent.SETTINGS))
-    send_nonsense(far, good + head(99, HEAD + 8) + bytes(8))
+    send_nonsense(far, good + head(0, HEAD + 8) + bytes(8))
     far.next_agent()
     with apps.App(apps.echo) as app, apps.connect(far.outbound(verdicts.Choice(app.address))) as client:
         exchange(client)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import socket
+import threading
 import time
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_client_that_dials_a_tunnel_and_never_speaks_tls(tmp_path: pathlib.Pat
 
 def test_a_proxy_that_never_answers_our_request(tmp_path: pathlib.Path) -> None:
     with harness.pair(tmp_path) as pair:
-        pair.near.agent.settings(request_ms=SHORT)
+        pair.near.agent.settings(request_ms=SHORT // 2, answer_ms=SHORT // 2)
         pair.far.agent.handlers[abi.Type.REQUEST] = lambda _: None
         door = pair.to(("127.0.0.1", 9))
         with Took():
@@ -88,6 +89,26 @@ def test_a_proxy_that_never_answers_our_request(tmp_path: pathlib.Path) -> None:
         assert near.reason is abi.Reason.TIMEOUT
         (far,) = pair.far.agent.await_ended()
         assert far.reason is abi.Reason.RESET_CLIENT
+
+
+def test_a_request_waits_for_the_agent_of_the_other_side_as_long_as_for_ours(tmp_path: pathlib.Path) -> None:
+    """Its agent is away for longer than an answer may take otherwise; its node lives."""
+    with harness.pair(tmp_path) as pair, apps.App(apps.echo) as app:
+        pair.near.agent.settings(request_ms=SHORT, answer_ms=5000)
+        asked = threading.Event()
+
+        def later(question: verdicts.Question) -> None:
+            answer = threading.Timer(
+                2 * SHORT / 1000, pair.far.agent.answer, (question, verdicts.Carry([verdicts.Choice(app.address)]))
+            )
+            answer.start()
+            asked.set()
+
+        pair.far.agent.handlers[abi.Type.REQUEST] = later
+        with apps.connect(pair.to(app.address)) as client:
+            client.sendall(b"hello")
+            assert apps.read_exactly(client, 5) == b"hello"
+        assert asked.is_set()
 
 
 @pytest.mark.parametrize("role", [abi.Role.OUTBOUND, abi.Role.INBOUND_PLAIN], ids=lambda role: role.name)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from ambient.lab.layout import netns_path
-from ambient.lab.process import Entrance
 from tests.mesh.cluster import NODES, Mesh
 from tests.mesh.manifests import Manifest, mtls, shop
-from tests.mesh.waiting import eventually
+from tests.mesh.successors import another_agent
 from tests.mesh.wire import Wire
 
 pytestmark = pytest.mark.kernel
@@ -114,21 +110,14 @@ def test_a_second_agent_takes_over_and_the_first_leaves_in_good_order(mesh: Mesh
     talk = client.do("names", name="talk").local
     client.do("chat", name="talk")
     first, engine = mesh.agent_pid("node1"), mesh.engine_pid("node1")
-    command = Path(f"/proc/{first}/cmdline").read_text().split("\0")[:-1]
-    where = Entrance(cgroup=mesh.layout.agent_cgroup("node1"), netns=netns_path(mesh.layout.node_netns("node1")))
-    mesh.pause()  # or the lab would start a third one, which would take over in turn
-    try:
-        with mesh.layout.agent_log("node1").open("ab") as log:
-            second = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=where, env=dict(os.environ))
-        mesh.await_agent("node1", first)
-        assert mesh.agent_pid("node1") == second.pid
+    with another_agent(mesh, "node1") as second:
+        assert mesh.agent_pid("node1") == second["node1"]
         assert mesh.engine_pid("node1") == engine, "the engine stays"
         assert client.ask("web").error == ""
-    finally:
-        mesh.go_on()
-    eventually("the first ends with 0", lambda: "agent node1: exit code 0" in mesh.layout.daemon_log.read_text())
-    assert second.wait(timeout=20) == 0, "and so does the second, when the lab starts a third"
-    mesh.await_agent("node1", second.pid)
+    assert mesh.agent_pid("node1") not in (first, *second.values()), (
+        "and so does the second, when the lab starts a third"
+    )
+    assert "agent node1: exit code 0" in mesh.layout.daemon_log.read_text()
     chat = client.do("finish", name="talk")
     client.do("close", name="talk")
     assert chat.error == ""

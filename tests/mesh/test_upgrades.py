@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ambient.dataplane import process
-from ambient.lab.layout import netns_path
-from ambient.lab.process import Entrance
 from tests.mesh.cluster import NODES, Mesh
 from tests.mesh.manifests import PORTS, Manifest, mtls, pod, policy, server, shop
 from tests.mesh.puppets import Answer
+from tests.mesh.successors import another_agent, engine_of_another_build, states, upgrade
 from tests.mesh.waiting import eventually, gone
 from tests.mesh.wire import Wire
 
@@ -52,53 +47,6 @@ def so_far(mesh: Mesh, *, newcomers: int = 0) -> Answer:
     slow = f"longest stall {after.stall * 1000:.0f} ms, slowest newcomer {after.slowest * 1000:.0f} ms"
     print(f"\nof {after.said} messages, {after.came} newcomers: lost {after.lost}, failed {after.failed}; {slow}")
     return after
-
-
-def upgrade(mesh: Mesh, node: str) -> tuple[int, int]:
-    """SIGTERM to the engine that serves: the agent starts another. Returns both pids, the old one's first."""
-    old = mesh.engine_pid(node)
-    os.kill(old, signal.SIGTERM)
-    new = eventually("another engine serves", lambda: (pid := mesh.engine_pid(node)) != old and pid, within=5)
-    eventually("the old one drains", lambda: states(mesh, node).get(old, "gone") != "serving", within=5)
-    return old, new
-
-
-def states(mesh: Mesh, node: str) -> dict[int, str]:
-    return {each["pid"]: each["state"] for each in mesh.agent(node, "engines")}
-
-
-@contextlib.contextmanager
-def another_agent(mesh: Mesh, node: str, binary: Path) -> Iterator[None]:
-    """An agent that starts other engines takes over. Afterwards the lab's own is back."""
-    first = mesh.agent_pid(node)
-    command = Path(f"/proc/{first}/cmdline").read_text().split("\0")[:-1]
-    where = Entrance(cgroup=mesh.layout.agent_cgroup(node), netns=netns_path(mesh.layout.node_netns(node)))
-    mesh.pause()  # or the lab would start a third one, which would take over in turn
-    try:
-        with mesh.layout.agent_log(node).open("ab") as log:
-            second = subprocess.Popen(
-                [*command, "--engine-binary", str(binary)], stdout=log, stderr=log, preexec_fn=where, env=os.environ
-            )
-        mesh.await_agent(node, first)
-        yield
-    finally:
-        mesh.go_on()
-        code = second.wait(timeout=20)
-    assert code == 0, "it leaves when the lab's next agent takes over"
-    mesh.await_agent(node, second.pid)
-
-
-@pytest.fixture
-def other_build(tmp_path: Path) -> Path:
-    """The engine, which says that it is another."""
-    content = process.BINARY.read_bytes()
-    changed = re.sub(rb"(\d+\.\d+\.\d+\+)[0-9a-f]{12}\0", lambda found: found[1] + b"anotherbuild\0", content)
-    assert changed != content
-    tmp_path.chmod(0o755)
-    binary = tmp_path / "engine-of-another-build"
-    binary.write_bytes(changed)
-    binary.chmod(0o755)
-    return binary
 
 
 def test_two_upgrades_in_a_row_lose_no_message_and_no_connection(mesh: Mesh, wire: Wire) -> None:
@@ -207,10 +155,10 @@ def test_an_engine_told_to_end_while_the_agent_is_dead_goes_on_until_the_next_ag
 
 
 @pytest.mark.usefixtures("wire")
-def test_an_agent_with_another_engine_upgrades_it_and_the_next_one_goes_back(mesh: Mesh, other_build: Path) -> None:
+def test_an_agent_with_another_engine_upgrades_it_and_the_next_one_goes_back(mesh: Mesh, tmp_path: Path) -> None:
     rush(mesh)
     old = mesh.engine_pid("node2")
-    with another_agent(mesh, "node2", other_build):
+    with another_agent(mesh, "node2", binary=engine_of_another_build(tmp_path)):
         new = eventually("its engine", lambda: (pid := mesh.engine_pid("node2")) != old and pid, within=10)
         builds = {each["pid"]: each["build"].partition("+")[2] for each in mesh.agent("node2", "engines")}
         assert (builds[new], builds[old] == builds[new]) == ("anotherbuild", False)
@@ -228,7 +176,7 @@ def test_an_engine_that_does_not_start_leaves_everything_to_the_old_one(mesh: Me
     tmp_path.chmod(0o755)
     rush(mesh)
     old = mesh.engine_pid("node2")
-    with another_agent(mesh, "node2", broken):
+    with another_agent(mesh, "node2", binary=broken):
         eventually("it was tried", lambda: "no other could be started" in mesh.new_log("node2"), within=10)
         during = so_far(mesh, newcomers=RATE)
         assert (during.lost, during.failed) == ({}, {}), during

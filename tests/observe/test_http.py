@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -26,12 +27,16 @@ async def _broken() -> Page:
     raise KeyError("oops")
 
 
+async def _long() -> Page:
+    return Page("a line\n" * 20_000)
+
+
 async def _slow() -> Page:
     await asyncio.get_running_loop().create_future()
     raise AssertionError
 
 
-PAGES = {"/metrics": _metrics, "/healthz/ready": _not_ready, "/broken": _broken, "/slow": _slow}
+PAGES = {"/metrics": _metrics, "/healthz/ready": _not_ready, "/broken": _broken, "/slow": _slow, "/long": _long}
 
 
 def with_server(work: Callable[[int], Awaitable[Any]], **options: Any) -> Any:
@@ -89,6 +94,33 @@ def test_a_request_gets_what_it_deserves(request_: bytes, status: bytes, body: b
 
 def test_both_families_are_served_on_one_port() -> None:
     assert b"a 1\n" in with_server(lambda port: exchange(port, get("/metrics"), "::1"))
+
+
+def test_a_long_page_is_whole_for_a_client_that_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a slow client has not taken of it must not be cut off when the rest is in the server's hands."""
+    listen = http.listen
+
+    def narrow(port: int) -> socket.socket:
+        sock = listen(port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that the page leaves in small parts
+        return sock
+
+    monkeypatch.setattr(http, "listen", narrow)
+
+    async def slowly(port: int) -> bytes:
+        loop, said = asyncio.get_running_loop(), b""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            await loop.sock_sendall(sock, get("/long"))
+            while part := await loop.sock_recv(sock, 512):
+                said += part
+                for _ in range(3):
+                    await asyncio.sleep(0)
+        return said
+
+    assert len(with_server(slowly).partition(b"\r\n\r\n")[2]) == 7 * 20_000
 
 
 def test_a_client_that_sends_half_a_request_is_let_go_in_time() -> None:

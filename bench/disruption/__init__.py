@@ -1,0 +1,1 @@
+"""What an upgrade, a crash or an outage costs the connections of two nodes: the harness of bench and test."""
