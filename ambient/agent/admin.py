@@ -22,6 +22,7 @@ class Admin:
         self.handlers: dict[str, Handler] = {
             "status": self._status,
             "wait": self._wait,
+            "look": self._look,
             "workloads": self._workloads,
             "services": self._services,
             "policies": self._policies,
@@ -51,6 +52,11 @@ class Admin:
                 f"not at {revision}; it waits for: {waits}"
             ) from None
         return agent.status()
+
+    async def _look(self, _: dict[str, Any]) -> object:
+        """Return when what is true now is taken in; above all, that the mesh is being removed: not at the next tick."""
+        await self._agent.convergence.settle()
+        return {}
 
     async def _workloads(self, _: dict[str, Any]) -> object:
         return views.workloads(self._agent.world, self._agent.enrolment.state)
