@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ambient.agent.testify import testify
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ambient.agent.scrape import Scrape
 
 WAIT_MOST_S = 110.0  # below what the server gives any handler
+LOOK_S = 0.5  # readiness has parts that no convergence tells of: an engine that answers again, a certificate that came
 
 
 class Admin:
@@ -22,6 +24,7 @@ class Admin:
         self.handlers: dict[str, Handler] = {
             "status": self._status,
             "wait": self._wait,
+            "look": self._look,
             "workloads": self._workloads,
             "services": self._services,
             "policies": self._policies,
@@ -43,7 +46,9 @@ class Admin:
         timeout = min(float(asked.get("timeout_s", 10.0)), WAIT_MOST_S)
         try:
             async with asyncio.timeout(timeout), convergence.done:
-                await convergence.done.wait_for(lambda: convergence.revision == revision and not agent.not_ready())
+                while convergence.revision != revision or agent.not_ready():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(convergence.done.wait(), LOOK_S)
         except TimeoutError:
             waits = "; ".join(agent.not_ready() + convergence.errors) or "nothing named"
             raise Refused(
@@ -51,6 +56,11 @@ class Admin:
                 f"not at {revision}; it waits for: {waits}"
             ) from None
         return agent.status()
+
+    async def _look(self, _: dict[str, Any]) -> object:
+        """Return when what is true now is taken in; above all, that the mesh is being removed: not at the next tick."""
+        await self._agent.convergence.settle()
+        return {}
 
     async def _workloads(self, _: dict[str, Any]) -> object:
         return views.workloads(self._agent.world, self._agent.enrolment.state)

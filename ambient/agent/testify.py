@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ambient.capture import established, netns
+from ambient.capture import established, holding, netns
 from ambient.capture.errors import CaptureError
-from ambient.model.mesh import IPAddress, Workload
+from ambient.model.mesh import TUNNEL_PORT, IPAddress, Workload
 from ambient.observe import evidence
 from ambient.observe.records import Flow
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ambient.agent.scrape import Scrape
 
 
+log = logging.getLogger(__name__)
 ENGINE_S = 4.0  # for a list that takes milliseconds: whoever asks waits 10 s at most
 
 
@@ -74,9 +76,24 @@ async def _in_the_clear(agent: Agent, pod: Workload) -> tuple[tuple[bool, int, I
     except (CaptureError, KeyError):  # it left meanwhile, perhaps
         return None
     with contextlib.closing(space):
-        found = await agent.in_order(functools.partial(_look, space, pod.addresses))
+        try:
+            found = await agent.in_order(functools.partial(_look, space, pod.addresses, agent.engines.pids))
+        except OSError:
+            log.exception("the connections of pod %s cannot be looked at", pod.key)
+            return None
     return tuple((each.inbound, each.local_port, each.remote, each.remote_port) for each in found)
 
 
-def _look(space: netns.PodNetns, own: Collection[IPAddress]) -> list[established.Clear]:
-    return established.in_the_clear(netns.run(space.fd, established.here), own)
+def _look(space: netns.PodNetns, own: Collection[IPAddress], engines: Collection[int]) -> list[established.Clear]:
+    """Twice, where a tunnel's socket is nobody's: its engine may have closed it between two looks."""
+
+    def look() -> list[established.Clear]:
+        rows = netns.run(space.fd, established.here)
+        held = holding.sockets(engines) if any(map(established.is_tunnel_like, rows)) else set()
+        return established.in_the_clear(rows, own, held)
+
+    found = look()
+    if not any(TUNNEL_PORT in (each.local_port, each.remote_port) for each in found):
+        return found
+    again = set(look())
+    return [each for each in found if each in again]

@@ -6,7 +6,7 @@ From the kernel's own table, not from anything the mesh remembers: connections o
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Row:
     state: int
     local: tuple[bytes, int]  # address as packed16, port
     remote: tuple[bytes, int]
+    inode: int = 0  # of the socket, by which it is told whose it is; 0: no process has it, or no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,15 @@ def parse(lines: Iterable[str]) -> Iterator[Row]:
     iterator = iter(lines)
     next(iterator, None)
     for line in iterator:
-        _, local, remote, state, *_ = line.split()
-        yield Row(int(state, 16), _end(local), _end(remote))
+        _, local, remote, state, _, _, _, _, _, inode, *_ = line.split()
+        yield Row(int(state, 16), _end(local), _end(remote), int(inode))
 
 
-def in_the_clear(rows: Collection[Row], own: Collection[IPAddress]) -> list[Clear]:
-    """Those that leave the pod outside a tunnel. `own`: the pod's addresses.
+def in_the_clear(rows: Collection[Row], own: Collection[IPAddress], engines: Container[int]) -> list[Clear]:
+    """Those that leave the pod outside a tunnel. `own`: the pod's addresses; `engines`: inodes of the engines' sockets.
+
+    A tunnel is an engine's: its port alone proves nothing, an app may have listened there before it was captured. One
+    that nobody has accepted yet is nobody's, and nobody reads it.
 
     What the mesh carries never leaves: a captured socket's other end is the mesh's, in the same namespace, with the
     same two addresses the other way round; and the mesh dials the app from the pod's own address.
@@ -71,10 +75,15 @@ def in_the_clear(rows: Collection[Row], own: Collection[IPAddress]) -> list[Clea
         remote = mesh.address(row.remote[0])
         if remote.is_loopback or row.remote[0] in mine or (row.local, row.remote) in both_ways:
             continue
-        if mesh.TUNNEL_PORT in (row.local[1], row.remote[1]):
+        if is_tunnel_like(row) and (not row.inode or row.inode in engines):
             continue
         found.append(Clear(row.local[1], remote, row.remote[1], row.local[1] in listening))
     return found
+
+
+def is_tunnel_like(row: Row) -> bool:
+    """By its port."""
+    return mesh.TUNNEL_PORT in (row.local[1], row.remote[1])
 
 
 def _end(text: str) -> tuple[bytes, int]:

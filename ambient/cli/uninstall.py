@@ -98,6 +98,10 @@ def _await_agent(admin: Path, wait_s: float, told: printing.Told) -> bool | None
     from ambient.observe import client
 
     deadline = time.monotonic() + wait_s
+    with contextlib.suppress(
+        client.Unreachable, client.Refused
+    ):  # all nodes at once: what one lets go of another dials
+        client.call(admin, "look", deadline_s=AGENT_S)
     while (left := deadline - time.monotonic()) > 0:
         try:
             status: dict[str, Any] = client.call(admin, "status", deadline_s=min(left, 5.0))

@@ -7,10 +7,11 @@ World has seen leave is asked about again at once. Who may do what is not decide
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn, Protocol
@@ -75,6 +76,8 @@ class Callers:
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
         self._places = {True: asyncio.Semaphore(REVIEWS), False: asyncio.Semaphore(UNEXPECTED)}
         self._strikes = Strikes()
+        self._open: Counter[str] = Counter()  # questions of each peer
+        self._answered = asyncio.Event()  # one of them; then another takes its place
         self.refused: Counter[str] = Counter()  # by reason
 
     async def authenticate(self, metadata: Metadata) -> Caller:
@@ -127,20 +130,14 @@ class Callers:
         try:
             claims = self._plausible(token, now)
             expires = datetime.fromtimestamp(claims.expires, UTC)
-            if counts and not self._strikes.take(peer, now):
-                self.refused["throttled"] += 1
-                raise CannotAuthenticate(f"too many tokens from {peer} were nobody's: this one is not asked about yet")
-            caller = self._judge(await self._review(token, self._expected(claims)))
-            if counts:
-                self._strikes.give(peer, self._now())
+            async with self._turn(peer) if counts else contextlib.nullcontext():
+                caller = self._judge(await self._review(token, self._expected(claims)))
             present = self._present(caller)
             known = _Known(min(now + (RECHECK if present else UNSEEN), expires - MARGIN), caller, expires, present)
         except Unauthenticated as refusal:
             _log.warning("refused a caller (%s): %s", refusal.reason, refusal)
             known = _Known(now + REFUSED_FOR, refusal, now)
         except (ApiError, TimeoutError) as error:
-            if counts:
-                self._strikes.give(peer, self._now())
             earlier = self._known.get(digest)
             if earlier is None or not self._still_good(earlier, now):
                 text = f"the API server cannot be asked about the caller's token: {str(error) or 'no answer'}"
@@ -149,6 +146,33 @@ class Callers:
             known.until = now + REFUSED_FOR
         self._remember(digest, known)
         return known
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, peer: str) -> AsyncIterator[None]:
+        """For one question: a strike if the answer is no. Who has asked too much waits for what is still open."""
+        until = asyncio.get_running_loop().time() + REVIEW_S
+        while not self._strikes.take(peer, self._now()):
+            left = until - asyncio.get_running_loop().time()
+            if not self._open[peer] or left <= 0:
+                self.refused["throttled"] += 1
+                raise CannotAuthenticate(f"too many tokens from {peer} were nobody's: this one is not asked about yet")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), left)
+        self._open[peer] += 1
+        try:
+            yield
+        except Unauthenticated:
+            raise
+        except BaseException:
+            self._strikes.give(peer, self._now())
+            raise
+        else:
+            self._strikes.give(peer, self._now())
+        finally:
+            self._open[peer] -= 1
+            self._open += Counter()  # without those that have none
+            self._answered.set()
+            self._answered = asyncio.Event()
 
     def _remember(self, digest: bytes, known: _Known) -> None:
         memory, other = self._known, self._strangers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 
@@ -23,14 +24,17 @@ def end(ip: str, port: int) -> str:
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
-def line(local: tuple[str, int], remote: tuple[str, int], state: str = ESTABLISHED) -> str:
-    return (
-        f"   0: {end(*local)} {end(*remote)} {state} 00000000:00000000 00:00000000 00000000     0        0 1 1 0 10 0"
-    )
+ENGINES, APPS, NOBODYS = 7, 8, 0  # inodes
+
+
+def line(local: tuple[str, int], remote: tuple[str, int], state: str = ESTABLISHED, inode: int = APPS) -> str:
+    head = f"   0: {end(*local)} {end(*remote)} {state} 00000000:00000000 00:00000000 00000000"
+    return f"{head}     0        0 {inode} 1 0 10 0"
 
 
 def found(*lines: str) -> list[Clear]:
-    return established.in_the_clear(list(established.parse([HEADER, *lines])), [address(POD), address("fd00::2")])
+    rows = list(established.parse([HEADER, *lines]))
+    return established.in_the_clear(rows, [address(POD), address("fd00::2")], {ENGINES})
 
 
 def test_a_connection_that_has_no_other_end_in_the_namespace_is_on_the_wire() -> None:
@@ -48,8 +52,9 @@ def test_one_that_came_to_a_listening_port_is_inbound() -> None:
         pytest.param(
             [line((POD, 40000), (VIP, 80)), line((VIP, 80), (POD, 40000))], id="a captured one, both its ends"
         ),
-        pytest.param([line((POD, 41000), (WEB, 15008))], id="a tunnel out"),
-        pytest.param([line((POD, 15008), (WEB, 41000))], id="a tunnel in"),
+        pytest.param([line((POD, 41000), (WEB, 15008), inode=ENGINES)], id="a tunnel out"),
+        pytest.param([line((POD, 15008), (WEB, 41000), inode=ENGINES)], id="a tunnel in"),
+        pytest.param([line((POD, 15008), (WEB, 41000), inode=NOBODYS)], id="a tunnel in that is not accepted yet"),
         pytest.param([line((POD, 8080), (POD, 42000))], id="the mesh dials the app"),
         pytest.param([line(("127.0.0.1", 1), ("127.0.0.1", 2))], id="loopback"),
         pytest.param([line(("::1", 1), ("::1", 2))], id="loopback of IPv6"),
@@ -59,6 +64,12 @@ def test_one_that_came_to_a_listening_port_is_inbound() -> None:
 )
 def test_what_the_mesh_carries_or_never_leaves_is_not(lines: list[str]) -> None:
     assert found(*lines) == []
+
+
+@pytest.mark.parametrize("ports", [(15008, 41000), (41000, 15008)], ids=["in", "out"])
+def test_what_an_app_has_on_the_tunnels_port_is_no_tunnel(ports: tuple[int, int]) -> None:
+    (clear,) = found(line((POD, ports[0]), (WEB, ports[1])))
+    assert (clear.local_port, clear.remote_port) == ports
 
 
 def test_half_closed_connections_still_count() -> None:
@@ -76,3 +87,4 @@ def test_the_kernels_own_table_is_read() -> None:
         local, remote = client.getsockname()[1], client.getpeername()[1]
         (row,) = [row for row in established.here() if (row.local[1], row.remote[1]) == (local, remote)]
         assert (address(row.local[0]), row.state in established.CARRYING) == (address("127.0.0.1"), True)
+        assert row.inode == os.fstat(client.fileno()).st_ino

@@ -121,6 +121,7 @@ class Agent:
     def __init__(self, path: Path, captured: int, leaving: int) -> None:
         self._path, self.captured, self.leaving = path, captured, leaving
         self.daemonset_gone = ""
+        self.looked = 0
         self._up, self._stop = threading.Event(), asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
@@ -134,8 +135,12 @@ class Agent:
             self.leaving -= 1
         return told
 
+    async def _look(self, _: dict[str, Any]) -> object:
+        self.looked += 1
+        return {}
+
     async def _serve(self) -> None:
-        server = AdminServer(self._path, {"status": self._status})
+        server = AdminServer(self._path, {"status": self._status, "look": self._look})
         await server.start()
         self._up.set()
         await self._stop.wait()
@@ -161,6 +166,7 @@ def agent(node: Path) -> Iterator[Agent]:
 def test_a_running_agent_is_waited_for_until_nothing_is_captured_or_leaving(node: Path, agent: Agent) -> None:
     done = uninstall(node)
     assert (done.exit_code, agent.captured, agent.leaving) == (0, 0, 0)
+    assert agent.looked == 1, "it need not find out by itself"
     assert "no pod of this node is captured any more" in done.output
 
 

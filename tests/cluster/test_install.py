@@ -104,7 +104,10 @@ def test_a_traffic_policy_is_accepted_and_keeps_pods_inside(enrolled: Space) -> 
     with enrolled.puppet("client") as client:
         assert not client.open("before", API_SERVER, layout.API_PORT).error
         enrolled.apply(policy("TrafficPolicy", {"outbound": {"unknownDestinations": "Refuse"}}))
-        enrolled.kubectl("wait", "--for=condition=Accepted", "--timeout=20s", "trafficpolicies.ambient.dev/here")
+        for condition in ("Accepted", "Enforced"):
+            enrolled.kubectl(
+                "wait", f"--for=condition={condition}", "--timeout=20s", "trafficpolicies.ambient.dev/here"
+            )
         eventually("nobody gets out", lambda: client.ask(API_SERVER, layout.API_PORT).was_refused)
         assert client.ask(enrolled.ips("web")[0], 8080).who["pod"] == "web"
         allowed = [{"cidrs": [API_SERVER], "ports": [layout.API_PORT]}]

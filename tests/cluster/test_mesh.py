@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,17 @@ CLIENT = "cluster.local/ns/enrolled/sa/default"
 
 def policy(kind: str, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "ambient.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def agent_on(cluster: Cluster, node: str) -> Manifest:
+    chosen = ("-l", "app.kubernetes.io/name=ambient-agent", f"--field-selector=spec.nodeName={node}")
+    (pod,) = cluster.get("pods", "--namespace", NAMESPACE, *chosen)["items"]
+    found: Manifest = pod
+    return found
+
+
+def restarts(pod: Manifest) -> int:
+    return sum(each["restartCount"] for each in pod["status"]["containerStatuses"])
 
 
 def records(cluster: Cluster) -> list[dict[str, Any]]:
@@ -106,6 +119,13 @@ def test_a_denied_caller_is_refused_by_the_rule_and_the_policy_says_that_it_hold
         pytest.param({"rules": [{"from": [{"source": {}}]}]}, "source", id="a source of nothing"),
         pytest.param({"rules": [{"to": [{"operation": {"ports": ["http"]}}]}]}, "ports", id="a port that is no number"),
         pytest.param({"selektor": {}}, "unknown field", id="a field that does not exist"),
+        pytest.param({"selector": {"matchLabels": {"a*": "b"}}}, "without wildcards", id="a wildcard in a label"),
+        pytest.param({"rules": [{"from": [{"source": {"namespaces": []}}]}]}, "namespaces", id="a list of nothing"),
+        pytest.param(
+            {"rules": [{"from": [{"source": {"principals": ["a:://b"]}}]}]},
+            "principals",
+            id="a principal with a scheme",
+        ),
     ],
 )
 def test_the_api_server_refuses_what_the_mesh_would(enrolled: Space, spec: Manifest, said: str) -> None:
@@ -121,6 +141,29 @@ def test_a_restart_of_every_agent_cuts_no_connection(enrolled: Space, cluster: C
         mesh.await_rollout()
         assert "after" in client.say("chat", "echo after").reply
         assert client.ask(enrolled.ips("web-2")[0], 8080).who["pod"] == "web-2"
+
+
+@pytest.mark.timeout(400)
+def test_an_agent_that_hangs_is_started_anew_and_cuts_no_connection(
+    enrolled: Space, cluster: Cluster, mesh: Mesh
+) -> None:
+    """With a probe that is less patient than the file's, so that the test need not be as patient."""
+    mine = ("--namespace", NAMESPACE)
+    probe = {"name": "agent", "livenessProbe": {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 3}}
+    patch = {"spec": {"template": {"spec": {"containers": [probe]}}}}
+    cluster.kubectl(*mine, "patch", "daemonset/ambient-agent", "--patch", json.dumps(patch))
+    mesh.await_rollout()
+    with enrolled.puppet("client") as client:
+        assert not client.open("chat", enrolled.ips("web-2")[0], 8080).error
+        assert not client.do("chat", name="chat").error
+        agent = agent_on(cluster, "node2")
+        os.kill(Space(cluster, NAMESPACE).container(agent["metadata"]["name"])[0], signal.SIGSTOP)
+        eventually("it is started anew", lambda: restarts(agent_on(cluster, "node2")) == 1, within=120)
+        mesh.await_rollout()
+        assert not client.do("fresh", name="chat", times=3).error
+        assert not client.do("finish", name="chat").error
+    cluster.kubectl(*mine, "rollout", "undo", "daemonset/ambient-agent")
+    mesh.await_rollout()
 
 
 def test_pods_of_a_namespace_that_leaves_are_as_before(enrolled: Space, cluster: Cluster) -> None:

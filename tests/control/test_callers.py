@@ -400,6 +400,17 @@ def test_questions_that_are_still_open_count() -> None:
     at_the_desk(test)
 
 
+def test_many_who_come_at_once_from_one_address_are_all_let_in() -> None:
+    """Whatever hides the agents' own addresses."""
+
+    async def test(desk: Desk) -> None:
+        ends = await asyncio.gather(*(desk.admit(forged(each)) for each in range(10 * strikes.BURST)))
+        assert ends == [AGENT] * 10 * strikes.BURST
+        assert not desk.callers.refused
+
+    at_the_desk(test)
+
+
 def test_a_token_that_was_good_is_asked_about_again_whatever_else_its_peer_says() -> None:
     async def test(desk: Desk) -> None:
         good = await desk.admit()

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from ambient.cli import main
 from ambient.lab import linux
+from ambient.model.mesh import TUNNEL_PORT
 from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import PORTS, mtls, pod, server, shop
 from tests.mesh.waiting import eventually
@@ -87,6 +88,21 @@ def test_a_connection_older_than_the_capture_is_named_until_it_ends(mesh: Mesh) 
             assert problems(found) == [("shop/late", "clear")]
             assert f"(port {PORTS[0]})" in found["problems"][0]["found"]
         eventually("it is proven", lambda: verify(mesh)["proven"])
+    mesh.learn()
+
+
+def test_what_an_app_had_on_the_tunnels_port_before_its_capture_is_no_tunnel(mesh: Mesh) -> None:
+    outside = {"ambient.dev/mode": "disabled"}
+    with mesh.having(server("late", "node2", ports=(TUNNEL_PORT,), labels=outside)):
+        mesh.learn()
+        with linux.inside_netns(mesh.fabric_netns):
+            old = socket.create_connection((mesh.ip("shop/late"), TUNNEL_PORT), 3)
+        with old:
+            assert mesh.puppet("shop/client").ask("web").error == ""  # tunnels are open, too
+            mesh.label("pod/shop/late", "ambient.dev/mode-")
+            found = verify(mesh)
+            assert problems(found) == [("shop/late", "clear")]
+            assert f"(port {TUNNEL_PORT})" in found["problems"][0]["found"]
     mesh.learn()
 
 
