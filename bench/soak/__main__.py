@@ -1,0 +1,84 @@
+"""python -m bench.soak --minutes N: load and churn, and at the end nothing has grown. As root.
+
+Exit code 1 where something has: a row of the table says what, and how much.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from bench.disruption.loads import Tally
+from bench.disruption.scene import MEMBERS, RATE, Scene, scene
+from bench.soak import churn, flat, sampling
+
+RESULTS = Path(__file__).parents[1] / "results" / "soak.json"
+EVERY_S = 3.0
+LIFE_MS = 5_000  # of a member: tunnels end with their certificates, and should have nothing in them then
+LIFETIME_H = 0.02  # of certificates: 72 s, renewed at half of it
+
+
+def soak(
+    found: Scene, seconds: float
+) -> tuple[list[tuple[float, dict[str, float]]], list[dict[str, Tally]], churn.Came]:
+    """Samples with their seconds since the beginning, what became of the load meanwhile, and what came and went."""
+    samples, tallies, began = [], [], time.monotonic()
+    with churn.going_on(found) as came:
+        while (now := time.monotonic() - began) < seconds and not came.failure:
+            samples.append((now, sampling.sample(found.mesh)))
+            tallies.append(found.tally())
+            time.sleep(max(0.0, EVERY_S - (time.monotonic() - began - now)))
+    return samples, tallies, came
+
+
+def trends(samples: list[tuple[float, dict[str, float]]]) -> dict[str, flat.Trend]:
+    names = sorted({name for _, values in samples for name in values})
+    return {name: flat.trend([(at, values[name]) for at, values in samples if name in values]) for name in names}
+
+
+def tolerance(name: str) -> flat.Tolerance:
+    return flat.MEMORY if name.endswith("memory") else flat.COUNT
+
+
+def shown(name: str, trend: flat.Trend) -> str:
+    unit = 1024.0 if name.endswith("memory") else 1.0
+    verdict = "flat" if trend.within(tolerance(name)) else "GROWS"
+    return f"| {name} | {trend.level / unit:,.0f} | {trend.grown / unit:+,.1f} | {verdict} |"
+
+
+@click.command()
+@click.option(
+    "--minutes", default=60.0, show_default=True, help="An hour for docs/reliability.md, five in `make test`."
+)
+@click.option("--members", default=MEMBERS // 2, show_default=True, help="Connections that stay, on each path.")
+@click.option("--rate", default=RATE // 2, show_default=True, help="New connections a second, on each path.")
+@click.option("--write", is_flag=True, help="Keep the result in bench/results/soak.json.")
+def main(minutes: float, members: int, rate: int, write: bool) -> None:
+    with scene("soak", certificate_hours=LIFETIME_H) as found, found.load(members=members, rate=rate, life_ms=LIFE_MS):
+        samples, tallies, came = soak(found, minutes * 60)
+    all_trends = trends(samples)
+    opened, failed, lost, answered = (
+        sum(getattr(tally, name) for each in tallies for tally in each.values())
+        for name in ("came", "failed", "lost", "answered")
+    )
+    click.echo(
+        f"{minutes:g} minutes: {came.pods} pods and {came.policies} policies came and went, certificates lived "
+        f"{LIFETIME_H * 3600:.0f} s; {answered:,} messages, {lost} lost, {opened:,} new connections, {failed} failed"
+    )
+    click.echo("| of both halves the second | level (KiB, or count) | grew by | |\n|---|---|---|---|")
+    for name, trend in all_trends.items():
+        click.echo(shown(name, trend))
+    if write:
+        machine = {"kernel": platform.release(), "processors": os.cpu_count(), "members": members, "rate": rate}
+        RESULTS.write_text(json.dumps({"machine": machine, "minutes": minutes, "samples": samples}) + "\n")
+    grown = [name for name, trend in all_trends.items() if not trend.within(tolerance(name))]
+    sys.exit(f"not flat: {', '.join(grown)}" if grown else 0)
+
+
+main()
