@@ -16,7 +16,7 @@ import click
 
 from bench.disruption.loads import Tally
 from bench.disruption.scene import MEMBERS, RATE, Scene, scene
-from bench.soak import churn, flat, sampling
+from bench.soak import churn, report, sampling
 
 RESULTS = Path(__file__).parents[1] / "results" / "soak.json"
 EVERY_S = 3.0
@@ -37,21 +37,6 @@ def soak(
     return samples, tallies, came
 
 
-def trends(samples: list[tuple[float, dict[str, float]]]) -> dict[str, flat.Trend]:
-    names = sorted({name for _, values in samples for name in values})
-    return {name: flat.trend([(at, values[name]) for at, values in samples if name in values]) for name in names}
-
-
-def tolerance(name: str) -> flat.Tolerance:
-    return flat.MEMORY if name.endswith("memory") else flat.COUNT
-
-
-def shown(name: str, trend: flat.Trend) -> str:
-    unit = 1024.0 if name.endswith("memory") else 1.0
-    verdict = "flat" if trend.within(tolerance(name)) else "GROWS"
-    return f"| {name} | {trend.level / unit:,.0f} | {trend.grown / unit:+,.1f} | {verdict} |"
-
-
 @click.command()
 @click.option(
     "--minutes", default=60.0, show_default=True, help="An hour for docs/reliability.md, five in `make test`."
@@ -62,7 +47,7 @@ def shown(name: str, trend: flat.Trend) -> str:
 def main(minutes: float, members: int, rate: int, write: bool) -> None:
     with scene("soak", certificate_hours=LIFETIME_H) as found, found.load(members=members, rate=rate, life_ms=LIFE_MS):
         samples, tallies, came = soak(found, minutes * 60)
-    all_trends = trends(samples)
+    trends = report.trends(samples)
     opened, failed, lost, answered = (
         sum(getattr(tally, name) for each in tallies for tally in each.values())
         for name in ("came", "failed", "lost", "answered")
@@ -71,14 +56,14 @@ def main(minutes: float, members: int, rate: int, write: bool) -> None:
         f"{minutes:g} minutes: {came.pods} pods and {came.policies} policies came and went, certificates lived "
         f"{LIFETIME_H * 3600:.0f} s; {answered:,} messages, {lost} lost, {opened:,} new connections, {failed} failed"
     )
-    click.echo("| of both halves the second | level (KiB, or count) | grew by | |\n|---|---|---|---|")
-    for name, trend in all_trends.items():
-        click.echo(shown(name, trend))
+    click.echo(report.table(trends))
     if write:
         machine = {"kernel": platform.release(), "processors": os.cpu_count(), "members": members, "rate": rate}
         RESULTS.write_text(json.dumps({"machine": machine, "minutes": minutes, "samples": samples}) + "\n")
-    grown = [name for name, trend in all_trends.items() if not trend.within(tolerance(name))]
-    sys.exit(f"not flat: {', '.join(grown)}" if grown else 0)
+    if grown := report.not_flat(trends):
+        sys.exit(f"not flat: {', '.join(grown)}")
+    if not came.pods or failed or lost:
+        sys.exit("there was no churn, which proves nothing" if not came.pods else "the load had failures")
 
 
 main()

@@ -41,7 +41,7 @@ class Trend:
 def trend(samples: Sequence[tuple[float, float]]) -> Trend:
     """Samples are (seconds, value), in order. Raises ValueError for too few to tell."""
     half = samples[len(samples) // 2 :]
-    if len(half) < 5:
+    if len(samples) < 10:
         raise ValueError(f"{len(samples)} samples tell nothing: 10 are the least")
     slope = statistics.median((b - a) / (then - now) for (now, a), (then, b) in itertools.combinations(half, 2))
     return Trend(statistics.median(value for _, value in half), slope * (half[-1][0] - half[0][0]))
