@@ -5,6 +5,7 @@ Exit code 1 where something has: a row of the table says what, and how much.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -59,7 +60,11 @@ def main(minutes: float, members: int, rate: int, write: bool) -> None:
     click.echo(report.table(trends))
     if write:
         machine = {"kernel": platform.release(), "processors": os.cpu_count(), "members": members, "rate": rate}
-        RESULTS.write_text(json.dumps({"machine": machine, "minutes": minutes, "samples": samples}) + "\n")
+        load = {"messages": answered, "lost": lost, "new": opened, "failed": failed}
+        churned = {"pods": came.pods, "policies": came.policies, "certificate_s": LIFETIME_H * 3600}
+        grown = {name: dataclasses.asdict(trend) for name, trend in trends.items()}
+        result = {"machine": machine, "minutes": minutes, "load": load, "came and went": churned, "second half": grown}
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     if grown := report.not_flat(trends):
         sys.exit(f"not flat: {', '.join(grown)}")
     if not came.pods or failed or lost:

@@ -16,7 +16,7 @@ def trends(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, fl
 
 
 def tolerance(name: str) -> flat.Tolerance:
-    return flat.MEMORY if name.endswith("memory") else flat.COUNT
+    return {"memory": flat.MEMORY, "metrics": flat.SERIES}.get(name.rpartition(" ")[2], flat.COUNT)
 
 
 def not_flat(found: Mapping[str, flat.Trend]) -> list[str]:
