@@ -18,6 +18,9 @@ KUBE_PACKAGES := $(shell sed 's/\#.*//' hack/kube-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
 PYTHON := $(PY)
+# at a tenth of the load of `make bench-soak`, and as many pods that come and go
+SOAK_MINUTES := 5
+SOAK = $(PY) -m bench.soak --minutes $(SOAK_MINUTES) --members 25 --rate 15
 PROTOS := $(wildcard ambient/xds/proto/*.proto)
 
 .PHONY: help demo test test-plain test-kernel lint native setup bench bench-control bench-scale clean format
@@ -28,7 +31,7 @@ help:
 demo: setup
 	$(PY) -m ambient lab demo
 
-test: setup lint test-plain test-kernel test-engine-sanitized test-cni-sanitized
+test: setup lint test-plain test-kernel test-long
 
 # One worker per processor: these tests share nothing.
 test-plain: setup
@@ -67,7 +70,18 @@ image: $(STAMPS)/kube
 test-image: $(STAMPS)/kube
 	hack/image/build.sh ambient-test-app tests/cluster/app/Dockerfile tests localhost/ambient-test-app:dev
 
-.PHONY: test-engine-sanitized test-cni-sanitized
+# The soak mostly waits for pods that come and go, so it runs beside the sanitizers, which take as long.
+.PHONY: test-long test-soak test-engine-sanitized test-cni-sanitized
+test-long: setup
+	@[ "$$(id -u)" = 0 ] || { echo "make test-long: the soak needs root" >&2; exit 1; }
+	@echo "soak: for $(SOAK_MINUTES) minutes, beside the sanitizers"
+	@$(SOAK) >build/soak.txt 2>&1 & soak=$$!; failed=0; \
+	bash hack/engine-sanitized.sh || failed=1; bash hack/cni-sanitized.sh || failed=1; \
+	wait $$soak || failed=1; cat build/soak.txt; exit $$failed
+
+test-soak: setup
+	$(SOAK)
+
 test-engine-sanitized: setup
 	bash hack/engine-sanitized.sh
 
@@ -90,6 +104,14 @@ format: setup
 bench: setup
 	$(PY) -m bench.engine
 	$(PY) -m bench.setsockopt
+
+# What an upgrade, a crash or an outage costs, and what is kept of what came and went; root. The second takes an hour.
+.PHONY: bench-disruption bench-soak
+bench-disruption: setup
+	$(PY) -m bench.disruption --write
+
+bench-soak: setup
+	$(PY) -m bench.soak --write
 
 bench-control: setup
 	$(PY) -m bench.control

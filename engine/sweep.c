@@ -19,6 +19,8 @@ static bool is_expired(const struct tunnel *t, uint64_t now) {
 void tunnels_expire(struct worker *w, uint64_t now) {
   for (struct tunnel *t; (t = next_of(w, is_expired, now));)
     tunnel_end(t, AMB_END_EXPIRED, 0, "a certificate of the tunnel expired");
+  for (struct tunnel *t = w->tunnels; t; t = t->next)
+    if (!t->inbound && t->phase == TUNNEL_OPEN && t->retires_at <= now) tunnel_drain(t);
 }
 
 static bool is_of_pod(const struct tunnel *t, uint64_t pod) { return t->pod == pod; }

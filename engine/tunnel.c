@@ -152,6 +152,8 @@ static void ask(struct tunnel *t) {
   SHA256(t->der, t->der_len, t->digest);
   uint64_t until = tls_peer_expires_at(leaf);
   t->expires_at = until < t->context->expires_at ? until : t->context->expires_at;
+  uint64_t now = (uint64_t)realtime_ns();
+  t->retires_at = t->expires_at > now ? now + (t->expires_at - now) / 2 : now;
   struct memory_key key = question_key(t);
   struct answer *remembered = answer_recall(t->worker, &key);
   if (remembered) {

@@ -66,6 +66,7 @@ struct tunnel {
   uint64_t pod;
   struct amb_addr from, to; // of the TCP connection, the opener first
   uint64_t start_at, expires_at, handshake_ns;
+  uint64_t retires_at; // outbound: takes no new streams then, so that none is young when the tunnel expires
   int64_t started, handshake_started;
   uint8_t *der; // the peer's leaf, while ASKING
   uint32_t der_len;

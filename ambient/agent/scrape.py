@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, endings
 from ambient.observe.http import Page
 from ambient.observe.metrics import CONTENT_TYPE, Gauges, Live
@@ -64,8 +66,9 @@ class Scrape:
         return Page("alive\n")
 
     def _count_datagrams(self) -> dict[tuple[str, str], int]:
-        return {
-            (pod.workload, protocol): count
-            for pod in self._agent.pods
-            for protocol, count in self._agent.capture.uncaptured(pod.cookie).items()
-        }
+        found = {}
+        for pod in self._agent.pods:
+            with contextlib.suppress(CaptureError):  # it is about to be captured, or has just gone
+                for protocol, count in self._agent.capture.uncaptured(pod.cookie).items():
+                    found[pod.workload, protocol] = count
+        return found

@@ -17,7 +17,7 @@ class Telemetry:
         self._forms = PerFlow(Form)
 
     def ended(self, flow: Flow, ending: Ending) -> None:
-        self._journal.write(self._forms.of(flow).fill(ending))
+        self._journal.write(self._forms.of(flow).fill(flow, ending))
         self._metrics.ended(flow, ending)
         for other in self._others:
             other(flow, ending)

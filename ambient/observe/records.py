@@ -64,7 +64,7 @@ class Party:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Flow:
     """What was known and decided when a connection was judged; the same for all connections under one answer."""
 
@@ -115,13 +115,13 @@ class Form:
     """The record of one flow with that flow's part written already: every connection adds its own."""
 
     def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+        """Does not keep the flow: see PerFlow."""
         self._written = _written(_flow(flow))
 
-    def fill(self, ending: Ending) -> bytes:
-        """record() as one line of JSON."""
+    def fill(self, flow: Flow, ending: Ending) -> bytes:
+        """record() as one line of JSON; the flow is that of the beginning."""
         begin = ",".join([f'"{name}":"{value}"' for name, value in _begin(ending).items()])  # nothing to escape in it
-        return f"{{{begin},{self._written},{_written(_end(self._flow, ending))}}}\n".encode()
+        return f"{{{begin},{self._written},{_written(_end(flow, ending))}}}\n".encode()
 
 
 def _written(fields: dict[str, object]) -> str:

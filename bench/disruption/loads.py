@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,16 +34,16 @@ class Tally:
     errors: dict[str, int]
 
 
+@functools.cache
 def build() -> Path:
     """The program, compiled when it is not there or older than its source."""
-    if not BUILT.exists() or BUILT.stat().st_mtime < SOURCE.stat().st_mtime:
-        BUILT.parent.mkdir(exist_ok=True)
-        fresh = BUILT.with_suffix(".new")
-        subprocess.run(
-            ["cc", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", str(fresh), str(SOURCE)], check=True
-        )
-        fresh.rename(BUILT)
-    return BUILT
+    if BUILT.exists() and BUILT.stat().st_mtime >= SOURCE.stat().st_mtime:
+        return BUILT
+    BUILT.parent.mkdir(exist_ok=True)
+    fresh = BUILT.with_name(f"load-{os.getpid()}")
+    flags = ["-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, "-o", str(fresh), str(SOURCE)], check=True)
+    return fresh.rename(BUILT)
 
 
 class Load:

@@ -58,6 +58,27 @@ def test_a_tunnel_ends_when_the_certificate_of_its_server_does(far: harness.Node
     assert record.reason is abi.Reason.EXPIRED
 
 
+def test_no_young_connection_is_on_a_tunnel_when_it_expires(pair: harness.Pair) -> None:
+    """A tunnel takes none in the second half of its life: what comes then has a longer one before it."""
+    life_s = 6
+    pair.far.agent.context(harness.CONTEXT, pair.ca.svid("shop", "db", valid_for=datetime.timedelta(seconds=life_s)))
+    pair.far.agent.inventory()
+    began = time.monotonic()
+    with apps.App(apps.echo) as app:
+        door = pair.to(app.address)
+        with apps.connect(door) as old:
+            exchange(old)
+            time.sleep(life_s / 2 + 1.1)  # and one of its ticks
+            pair.far.agent.context(harness.CONTEXT, pair.far.leaf)  # renewed meanwhile, as it would be
+            pair.far.agent.inventory()
+            with apps.connect(door) as young:
+                exchange(young)
+                exchange(old)
+                assert apps.is_reset(old)
+                assert time.monotonic() - began > life_s - 2, "the old one had its time"
+                exchange(young)
+
+
 def test_an_expired_certificate_opens_no_tunnel(pair: harness.Pair) -> None:
     pair.near.agent.context(harness.CONTEXT, pair.near.leaf, expires_ns=time.time_ns() - 1)
     with apps.App(apps.echo) as app:

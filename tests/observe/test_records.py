@@ -94,7 +94,7 @@ flows = st.builds(
 @given(flows, texts, st.integers(0, 2**63), st.integers(0, 2**40))
 def test_a_filled_form_is_the_record_in_json(flow: Flow, text: str, moment: int, duration: int) -> None:
     ending = ENDING._replace(text=text, started_ns=moment, duration_ns=duration, setup_ns=duration // 2)
-    line = Form(flow).fill(ending)
+    line = Form(flow).fill(flow, ending)
     assert line.endswith(b"}\n")
     assert json.loads(line, object_pairs_hook=list) == list(record(flow, ending).items())
 
