@@ -15,6 +15,7 @@ from hack.vm import kernel, layout, results, share
 from hack.vm.errors import VmError
 from hack.vm.machine import Machine, ended
 
+TIMEOUT_S = 120  # as in pyproject.toml
 PAUSE_S = 0.5  # between two looks at what a machine wrote: it gives no event
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "kernel")
 
@@ -31,15 +32,19 @@ def run(tests: Sequence[str], *, machines: int, limit_s: float) -> bool:
         fleet = {str(number): Machine(booted, layout.RUNS, str(number)) for number in range(1, machines + 1)}
         before = time.monotonic()
         with ended(list(fleet.values())):
-            for name, machine in fleet.items():
-                junit = f"--junitxml={machine.directory}/junit.xml"
-                machine.start([*PYTEST, "-v", "--reruns=2", "-p", share.__name__, junit, *tests], _environment(name))
+            for machine in fleet.values():
+                machine.start([*_pytest(machine), *tests], _environment())
             _follow(fleet, before + limit_s)
         took = time.monotonic() - before
         return _judge(fleet, expected, took)
 
 
-def _environment(name: str) -> Mapping[str, str]:
+def _pytest(machine: Machine) -> Sequence[str]:
+    options = ["-v", "--reruns=1", f"--timeout={TIMEOUT_S * layout.SLOWNESS}", "-p", share.__name__]
+    return [*PYTEST, *options, f"--junitxml={machine.directory}/junit.xml"]
+
+
+def _environment() -> Mapping[str, str]:
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
@@ -50,7 +55,6 @@ def _environment(name: str) -> Mapping[str, str]:
         "AMBIENT_NO_SKIP": "1",
         "AMBIENT_TEST_SLOWNESS": str(layout.SLOWNESS),
         share.CLAIMS: str(layout.RUNS / "claims"),
-        "AMBIENT_VM": name,
     }
 
 
@@ -90,9 +94,8 @@ def _judge(fleet: Mapping[str, Machine], expected: int, took: float) -> bool:
         print(f"FAILED {name}")
     if found.ran < expected:
         raise VmError(f"of {expected} tests only {found.ran} ran; see {layout.RUNS}")
-    print(
-        f"vm: done in {took:.0f} s; reports are in {layout.RUNS}\n{len(found.passed)} passed, {len(found.failed)} failed"
-    )
+    print(f"vm: done in {took:.0f} s; reports are in {layout.RUNS}")
+    print(f"{len(found.passed)} passed, {len(found.failed)} failed")
     return not found.failed
 
 
