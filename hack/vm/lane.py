@@ -49,7 +49,6 @@ def _environment() -> Mapping[str, str]:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "LANG": "C.UTF-8",
-        "PYTHONPYCACHEPREFIX": str(layout.BYTECODE),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "AMBIENT_NO_SKIP": "1",
@@ -59,14 +58,18 @@ def _environment() -> Mapping[str, str]:
 
 
 def _compile(tests: Sequence[str]) -> int:
-    """Collect the tests here: the machines find everything compiled. How many there are."""
+    """Let Python compile here what no machine then has to: twenty seconds of each start. Returns how many tests
+    there are."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(layout.BYTECODE)
-    command = [*PYTEST, "--collect-only", "-q", *tests]
-    done = subprocess.run(command, cwd=layout.REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise VmError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return sum("::" in line for line in done.stdout.splitlines())
+    said = ""
+    for command in ([sys.executable, "-m", "compileall", "-q", "ambient"], [*PYTEST, "--collect-only", "-q", *tests]):
+        done = subprocess.run(
+            command, cwd=layout.REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        said = done.stdout
+        if done.returncode != 0:
+            raise VmError(f"{' '.join(command)} failed:\n{said}{done.stderr}")
+    return sum("::" in line for line in said.splitlines())
 
 
 def _follow(fleet: Mapping[str, Machine], until: float) -> None:

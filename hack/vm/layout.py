@@ -8,7 +8,6 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ambient-vm"  # kernels, which never change
 BUILD = REPOSITORY / "build" / "vm"  # of this checkout
-BYTECODE = BUILD / "bytecode"  # what Python compiled here, so that no machine has to
 RUNS = BUILD / "runs"  # one directory per machine: what it wrote, and all it can write
 GUEST = Path(__file__).parent / "guest.sh"
 TESTS = Path(__file__).parent / "tests.txt"
