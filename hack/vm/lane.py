@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,9 @@ def run(tests: Sequence[str], *, machines: int, limit_s: float) -> bool:
                 machine.start([*_pytest(machine), *tests], _environment())
             _follow(fleet, before + limit_s)
         took = time.monotonic() - before
-        return _judge(fleet, expected, took)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(f"vm: {took:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processor time; see {layout.RUNS}")
+        return _judge(fleet, expected)
 
 
 def _pytest(machine: Machine) -> Sequence[str]:
@@ -88,7 +91,7 @@ def _follow(fleet: Mapping[str, Machine], until: float) -> None:
         time.sleep(PAUSE_S)
 
 
-def _judge(fleet: Mapping[str, Machine], expected: int, took: float) -> bool:
+def _judge(fleet: Mapping[str, Machine], expected: int) -> bool:
     bad = [name for name, machine in fleet.items() if machine.status() not in (0, 1)]  # 1: tests failed
     if bad:
         raise VmError(f"pytest could not run in the machines {', '.join(bad)}: what it said is above")
@@ -97,7 +100,6 @@ def _judge(fleet: Mapping[str, Machine], expected: int, took: float) -> bool:
         print(f"FAILED {name}")
     if found.ran < expected:
         raise VmError(f"of {expected} tests only {found.ran} ran; see {layout.RUNS}")
-    print(f"vm: done in {took:.0f} s; reports are in {layout.RUNS}")
     print(f"{len(found.passed)} passed, {len(found.failed)} failed")
     return not found.failed
 
