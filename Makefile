@@ -1,6 +1,7 @@
 # make demo   the mesh on this machine, its claims proven on one screen
 # make test   every test: plain (no root) and kernel (root, network namespaces, eBPF)
 # make test-cluster   tests on a real Kubernetes of two nodes on this machine (root); the first time builds Kubernetes
+# make test-vm   the kernel lane's core on the oldest kernel that is promised, in emulated machines (root); ALL=1: the whole lane
 # make kube-up, make kube-down   that Kubernetes, to try things on
 # make image   the image of agent and control plane, called as in daemonset.yaml: build/image/ambient.tar, an OCI archive
 # make kind   a cluster of kind with the mesh in it; docker, kind and kubectl must be there
@@ -14,6 +15,7 @@ PY     := $(VENV)/bin/python
 NATIVE := ambient/native
 STAMPS := build/stamps
 PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
+VM_PACKAGES := $(shell sed 's/\#.*//' hack/vm-packages.txt)
 KUBE_PACKAGES := $(shell sed 's/\#.*//' hack/kube-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
@@ -42,6 +44,11 @@ test-plain: setup
 test-kernel: setup
 	@[ "$$(id -u)" = 0 ] || { echo "make test-kernel: the kernel lane needs root" >&2; exit 1; }
 	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel --reruns 2
+
+# On Debian's kernel; TESTS='tests/capture ...' runs those instead.
+.PHONY: test-vm
+test-vm: setup $(STAMPS)/vm
+	$(PY) -m hack.vm test $(if $(ALL),--all) $(TESTS)
 
 # The cluster is one session's: brought up once, ended in any case. `make kube-down` after a session that was killed.
 .PHONY: test-cluster
@@ -143,6 +150,11 @@ $(STAMPS)/debian: hack/debian-packages.txt hack/install-packages.sh
 
 $(STAMPS)/kube: hack/kube-packages.txt hack/install-packages.sh $(STAMPS)/debian
 	bash hack/install-packages.sh $(KUBE_PACKAGES)
+	@touch $@
+
+$(STAMPS)/vm: hack/vm-packages.txt pyproject.toml hack/install-packages.sh $(STAMPS)/venv
+	bash hack/install-packages.sh $(VM_PACKAGES)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[vm]'
 	@touch $@
 
 # An editable install: the package is this folder, its compiled parts come from `native`.

@@ -31,7 +31,7 @@ from ambient.agent.knock import Knocks
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
 from ambient.agent.worlds import Worlds
-from ambient.capture import cgroups, netns
+from ambient.capture import cgroups, check, netns
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
@@ -336,6 +336,9 @@ def _listeners(rows: list[Message]) -> tuple[dict[int, dict[abi.Role, socket.soc
 
 async def main(settings: config.AgentSettings) -> None:
     """Run one agent to its end."""
+    kernel = check.kernel(os.uname().release)
+    if not kernel.ok:  # tried all the same: distributions bring features to older kernels
+        log.warning("%s: %s, and no older one is tested. `ambient check` says what works", kernel.found, kernel.fix)
     agent = Agent(settings)
     await agent.start()
     await agent.run()

@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 
 from ambient.capture import cgroups, netns
 from ambient.capture.libbpf import Link, Map
+from tests import slowness
 
 PREFIX = "ambcap"
 ETH0 = 77  # the index of a pod's interface: given, because some kernels put tunnels of theirs in every namespace
-DEADLINE = 10.0
+DEADLINE = slowness.seconds(10.0)
 KERNEL_HAS_IPV6 = Path("/proc/sys/net/ipv6").exists()
 T = TypeVar("T")
 _numbers = itertools.count(1)

@@ -11,13 +11,14 @@ import pytest
 
 from ambient.capture import Capture, CaptureError, Role, abi, netns
 from ambient.model.mesh import CaptureSettings
+from tests import slowness
 
 from . import apps, pods
 from .conftest import Enrol
 
 pytestmark = pytest.mark.kernel
 
-LIMIT = 0.2  # seconds, to enrol or to leave
+LIMIT = slowness.seconds(0.2)  # , to enrol or to leave
 NOWHERE = "10.99.1.1"
 
 

@@ -13,7 +13,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
-PATIENCE = 20.0  # seconds any single blocking step of a test may take before it counts as hung
+from tests import slowness
+
+PATIENCE = slowness.seconds(20.0)  # any single blocking step of a test may take before it counts as hung
 CHUNK = 1 << 20
 PERIOD = 1048583  # of the pattern; prime, so that data shifted by any buffer size is noticed
 

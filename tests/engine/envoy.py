@@ -10,10 +10,12 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 
+from tests import slowness
+
 from . import apps, pki, process
 
 BINARY = pathlib.Path(sys.executable).parent / "envoy"
-START_TIMEOUT = 15.0
+START_TIMEOUT = slowness.seconds(15.0)
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from tests import slowness
+
 BINARY = pathlib.Path(
     os.environ.get("AMBIENT_ENGINE")
     or pathlib.Path(__file__).parent.parent.parent / "ambient" / "native" / "ambient-engine"
 )
-START_TIMEOUT = 10.0  # seconds; some 20 ms without sanitizers
-STOP_TIMEOUT = 10.0
+START_TIMEOUT = slowness.seconds(10.0)  # some 20 ms without sanitizers
+STOP_TIMEOUT = slowness.seconds(10.0)
 
 
 def sanitized() -> bool:
@@ -27,6 +29,7 @@ def sanitized() -> bool:
 
 def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
     """Poll what the kernel announces by no event, /proc for one."""
+    timeout = slowness.seconds(timeout)
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while not condition():

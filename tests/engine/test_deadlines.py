@@ -10,13 +10,14 @@ import time
 import pytest
 
 from ambient.dataplane import abi
+from tests import slowness
 
 from . import apps, h2peer, harness, pki, verdicts
 
 pytestmark = pytest.mark.kernel
 
 SHORT = 300  # ms
-SLACK = 1.5  # seconds a loaded machine may add
+SLACK = slowness.seconds(1.5)  # a loaded machine may add
 
 
 class Took:

@@ -18,6 +18,7 @@ from typing import Any
 from ambient.lab import Lab, layout, linux
 from ambient.lab.process import Entrance
 from ambient.observe import client as admin
+from tests import slowness
 from tests.mesh.manifests import Manifest
 from tests.mesh.puppets import Puppet
 from tests.mesh.waiting import eventually, gone
@@ -92,6 +93,10 @@ class Mesh(Lab):
         return str(self.facts["services"][service]["vips"][version == 6])
 
     # Changing
+
+    def _change(self, verb: str, timeout: float, **arguments: object) -> list[str]:
+        """Every verb that waits: no longer than this machine needs."""
+        return super()._change(verb, slowness.seconds(timeout), **arguments)
 
     @contextlib.contextmanager
     def having(self, *manifests: Manifest) -> Iterator[None]:
@@ -268,7 +273,7 @@ class Mesh(Lab):
     def from_fabric(self, to: str, port: int, *, source: str = "", timeout: float = 3.0) -> socket.socket:
         """A connection from outside the cluster's nodes; raises OSError."""
         with linux.inside_netns(self.fabric_netns):
-            return socket.create_connection((to, port), timeout, (source, 0) if source else None)
+            return socket.create_connection((to, port), slowness.seconds(timeout), (source, 0) if source else None)
 
     def knock(self, to: str, port: int, say: bytes = b"", *, source: str = "") -> bytes:
         """What is answered to the fabric before the connection is closed; nothing, where it is refused or reset."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ambient.lab import layout
+from tests import slowness
 from tests.mesh.cluster import Mesh, traces
 from tests.mesh.wire import Wire
 
@@ -18,7 +19,7 @@ _used: list[str] = []
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(90))
+            item.add_marker(pytest.mark.timeout(slowness.seconds(90)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ambient.lab import Lab
+from tests import slowness
 from tests.mesh.manifests import PROGRAMS
 
 REFUSED = frozenset({"reset", "refused", "closed", "EPERM", "EACCES"})  # how an app may see a refusal; never silence
@@ -50,7 +51,7 @@ class Puppet:
         self.pod = pod
         self._process = lab.popen(
             pod,
-            [sys.executable, str(PROGRAMS / "puppet.py")],
+            [sys.executable, str(PROGRAMS / "puppet.py"), str(slowness.FACTOR)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -81,6 +82,7 @@ class Puppet:
 
     def _answer(self, patience: float) -> Answer:
         assert self._process.stdout is not None
+        patience = slowness.seconds(patience)
         until = time.monotonic() + patience
         while b"\n" not in self._unread:
             left = until - time.monotonic()

@@ -6,13 +6,14 @@ import time
 
 import pytest
 
+from tests import slowness
 from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import Manifest, mtls, pod, policy, principal, server, shop
 
 pytestmark = pytest.mark.kernel
 
 MANIFESTS = shop()
-WITHIN_S = 1.0
+WITHIN_S = slowness.seconds(1.0)
 DENY_CLIENT = policy(
     "no-more", "DENY", app="web", rules=[{"from": [{"source": {"principals": [principal("client")]}}]}]
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import slowness
 from tests.mesh.cluster import NODES, Mesh
 from tests.mesh.manifests import Manifest, mtls, shop
 from tests.mesh.successors import another_agent
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.kernel
 MANIFESTS: list[Manifest] = [*shop(), mtls("STRICT")]
 SIZE = 96 << 20
 WARM = 30  # connections after which each worker of both engines has asked everything once
-BACK_WITHIN_S = 1.0
+BACK_WITHIN_S = slowness.seconds(1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests import slowness
+
 T = TypeVar("T")
 PAUSE_S = 0.01
 
 
 def eventually(what: str, found: Callable[[], T], *, within: float = 10.0) -> T:
     """The first true value; AssertionError naming `what` (and the last value) when there is none in time."""
+    within = slowness.seconds(within)
     until = time.monotonic() + within
     while not (value := found()):
         assert time.monotonic() < until, f"not within {within:g} s: {what}; last seen: {value!r}"
@@ -28,6 +31,6 @@ def gone(pid: int, *, within: float = 10.0) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([fd], [], [], within)[0], f"process {pid} is alive after {within:g} s"
+        assert select.select([fd], [], [], slowness.seconds(within))[0], f"process {pid} is alive after {within:g} s"
     finally:
         os.close(fd)

@@ -21,6 +21,7 @@ import rush
 
 connections: dict[str, socket.socket] = {}
 jobs: dict[str, Job] = {}
+slowness = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0  # what every timeout is multiplied by
 
 
 class Closed(Exception):
@@ -78,7 +79,7 @@ def open_(name: str, to: str, port: int, timeout: float = 15.0, source: str = ""
     target = socket.getaddrinfo(to, port, kind, socket.SOCK_STREAM)[0]
     sock = socket.socket(target[0], socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout)
+        sock.settimeout(timeout * slowness)
         if source:
             sock.bind((source, 0))
         sock.connect(target[4])
@@ -92,7 +93,7 @@ def open_(name: str, to: str, port: int, timeout: float = 15.0, source: str = ""
 def say(name: str, text: str, timeout: float = 15.0) -> dict[str, Any]:
     """A line out, a line in."""
     sock = connections[name]
-    sock.settimeout(timeout)
+    sock.settimeout(timeout * slowness)
     sock.sendall(text.encode() + b"\n")
     return {"reply": read_line(sock)}
 
@@ -116,7 +117,7 @@ def option(name: str, level: int, option: int, value: int) -> dict[str, Any]:
 def ended(name: str, timeout: float) -> dict[str, Any]:
     """Wait for the other end to end it: how, and after how many seconds."""
     sock, began = connections[name], time.monotonic()
-    sock.settimeout(timeout)
+    sock.settimeout(timeout * slowness)
     try:
         how = "data" if sock.recv(65536) else "closed"
     except OSError as error:
@@ -137,7 +138,7 @@ def names(name: str) -> dict[str, Any]:
 def download(name: str, size: int, pause_at: int = 0) -> dict[str, Any]:
     """Start reading `size` bytes; at `pause_at` stop reading until `resume`."""
     sock = connections[name]
-    sock.settimeout(60)
+    sock.settimeout(60 * slowness)
     checker = pattern.Checker()
 
     def work(job: Job) -> None:
@@ -160,7 +161,7 @@ def download(name: str, size: int, pause_at: int = 0) -> dict[str, Any]:
 def chat(name: str, pause: float = 0.002) -> dict[str, Any]:
     """Say numbered lines, one after the other's answer, until `finish`."""
     sock = connections[name]
-    sock.settimeout(20)
+    sock.settimeout(20 * slowness)
 
     def work(job: Job) -> None:
         number, longest = 0, 0.0
@@ -189,7 +190,7 @@ def newcomers(name: str, to: str, port: int, pause: float = 0.01) -> dict[str, A
         while not job.stopping.wait(pause):
             began = time.monotonic()
             try:
-                with socket.create_connection((to, port), timeout=20) as sock:
+                with socket.create_connection((to, port), timeout=20 * slowness) as sock:
                     sock.sendall(b"echo new\n")
                     read_line(sock)
                 job.result["worked"] += 1
@@ -205,7 +206,7 @@ def newcomers(name: str, to: str, port: int, pause: float = 0.01) -> dict[str, A
 
 def progress(name: str, timeout: float = 20.0) -> dict[str, Any]:
     """Wait until the job has reached its pause, or something since the last time of asking."""
-    if not jobs[name].progress.wait(timeout):
+    if not jobs[name].progress.wait(timeout * slowness):
         raise TimeoutError
     return jobs[name].result
 
@@ -229,7 +230,7 @@ def finish(name: str, timeout: float = 60.0, stop: bool = True) -> dict[str, Any
     job.go_on.set()
     if stop:
         job.stopping.set()
-    job.join(timeout)
+    job.join(timeout * slowness)
     return job.result | ({"error": "timeout"} if job.is_alive() else {})
 
 

@@ -1,0 +1,45 @@
+"""A pytest plugin, inside a machine: the machines share the tests, file by file; who is free takes the next.
+
+A whole file, because its tests share a lab. Which machine runs a file is decided by who makes its directory first.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+CLAIMS = "AMBIENT_VM_CLAIMS"  # a directory that all machines of a run see
+
+
+class Share:
+    """The files that this machine took, and those it did not get."""
+
+    def __init__(self, claims: Path) -> None:
+        self._claims = claims
+        self._ours: dict[str, bool] = {}
+
+    def is_ours(self, file: str) -> bool:
+        """Take it, if no other machine has."""
+        if file not in self._ours:
+            try:
+                (self._claims / file.replace("/", "+")).mkdir()
+                self._ours[file] = True
+            except FileExistsError:
+                self._ours[file] = False
+        return self._ours[file]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        return None if self.is_ours(item.nodeid.partition("::")[0]) else True  # True: all is done
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if CLAIMS in os.environ:
+        config.pluginmanager.register(Share(Path(os.environ[CLAIMS])), "share")
+
+
+def pytest_report_header() -> str:
+    return f"Linux {platform.release()}"

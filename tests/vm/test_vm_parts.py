@@ -1,0 +1,127 @@
+"""hack/vm without a virtual machine: which kernel, which tests, who runs them, what came out, and what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hack.vm import VmError, kernel, layout, machine, results, selection, share
+
+KERNEL = kernel.Kernel("6.1.0-1-amd64", Path("/no/vmlinuz"), Path("/no/modules"))
+DEADLINE_S = 10.0
+
+
+def test_the_newest_kernel_is_taken_and_no_variant_of_it() -> None:
+    names = "linux-image-6.1.0-9-amd64\nlinux-image-6.1.0-57-amd64\nlinux-image-6.1.0-58-rt-amd64\nlinux-image-amd64\n"
+    assert kernel.newest(names) == "linux-image-6.1.0-57-amd64"
+
+
+def test_where_apt_has_no_such_kernel_it_says_what_to_do() -> None:
+    with pytest.raises(VmError, match="apt-get update"):
+        kernel.newest("linux-image-6.12.1-amd64\n")
+
+
+def test_every_line_of_the_list_has_its_reason() -> None:
+    assert selection.parse("# head\n\ntests/a.py  # because\ntests/b.py::c # also\n") == {
+        "tests/a.py": "because",
+        "tests/b.py::c": "also",
+    }
+    for bad in ("tests/a.py", "tests/a.py #", "tests/a.py # x\ntests/a.py # y"):
+        with pytest.raises(VmError, match="line"):
+            selection.parse(bad)
+
+
+def test_the_list_names_what_there_is() -> None:
+    for test in selection.chosen(everything=False, tests=()):
+        path, _, name = test.partition("::")
+        text = (layout.REPOSITORY / path).read_text()
+        assert "pytest.mark.kernel" in text, test
+        assert not name or f"def {name}(" in text, test
+
+
+def test_named_tests_take_the_lists_place() -> None:
+    assert selection.chosen(everything=False, tests=("tests/x.py",)) == ("tests/x.py",)
+    assert selection.chosen(everything=True, tests=()) == selection.EVERYTHING
+    with pytest.raises(VmError, match="either"):
+        selection.chosen(everything=True, tests=("tests/x.py",))
+
+
+def test_a_file_is_one_machines(tmp_path: Path) -> None:
+    one, other = share.Share(tmp_path), share.Share(tmp_path)
+    assert one.is_ours("tests/a.py")
+    assert not other.is_ours("tests/a.py")
+    assert other.is_ours("tests/b/a.py")
+    assert (one.is_ours("tests/a.py"), other.is_ours("tests/a.py")) == (True, False), "and stays so"
+
+
+def test_two_machines_run_everything_once(tmp_path: Path) -> None:
+    """Both as pytest has them, one after the other: what the first took is not run again."""
+    for name in ("one", "two"):
+        (tmp_path / f"test_{name}.py").write_text("def test_it(): pass\n")
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "test_one.py").mkdir()  # another machine's
+    environment = {**os.environ, share.CLAIMS: str(tmp_path / "claims"), "PYTHONPATH": str(layout.REPOSITORY)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", share.__name__, "-v", "--junitxml=junit"]
+    for expected in ("test_two.py::test_it",), ():
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        assert tuple(results.merged([(tmp_path / "junit").read_text()]).passed) == expected
+
+
+def test_reports_are_added_up_and_a_skipped_test_is_no_passed_one() -> None:
+    one = '<testsuites><testsuite><testcase classname="tests.a" name="x" time="1.5"/></testsuite></testsuites>'
+    two = '<testsuite><testcase classname="tests.b" name="y"><failure/></testcase>'
+    two += '<testcase classname="tests.b" name="z"><skipped/></testcase></testsuite>'
+    found = results.merged([one, two])
+    assert found.passed == {"tests/a.py::x": 1.5}
+    assert set(found.failed) == {"tests/b.py::y", "tests/b.py::z"}
+    assert found.ran == 3
+
+
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> machine.Machine:
+    """A machine whose emulator is a shell with a child that would never end."""
+    script = f"echo booting; echo hello >{tmp_path}/1/output; sleep 1000 & echo $! >{tmp_path}/pid; wait"
+    monkeypatch.setattr(machine, "_vng", lambda *_: ["sh", "-c", script])
+    return machine.Machine(KERNEL, tmp_path, "1")
+
+
+def child(directory: Path) -> int:
+    """The pid that the pretended machine's child wrote down."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not ((directory / "pid").exists() and (text := (directory / "pid").read_text().strip())):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(text)
+
+
+def is_dead(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_nothing_is_left_of_a_machine_whatever_happens(tmp_path: Path, pretended: machine.Machine) -> None:
+    def terminated() -> None:
+        with machine.ended([pretended]):
+            pretended.start(["true"], {})
+            assert not is_dead(child(tmp_path))
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        terminated()
+    assert is_dead(child(tmp_path))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_machine_that_ends_too_early_shows_its_console(tmp_path: Path, pretended: machine.Machine) -> None:
+    with machine.ended([pretended]):
+        pretended.start(["true"], {})
+        child(tmp_path)
+    assert pretended.new_output() == ["hello"]
+    with pytest.raises(VmError, match="booting"):
+        pretended.status()
