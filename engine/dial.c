@@ -18,16 +18,10 @@ static int bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf,
 
 // Before connect(): the app may ask who calls as soon as it accepts. 0 or errno.
 static int show_client(struct dial *d, int fd, int family) {
-  struct sockaddr_storage s;
   struct amb_addr own = d->to;
-  int one = 1;
-  own.port = 0;
-  socklen_t n = address_to(&own, family, &s);
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); // without it bind() is only stricter
-  if (bind(fd, (struct sockaddr *)&s, n)) return errno;
-  n = sizeof s;
-  if (getsockname(fd, (struct sockaddr *)&s, &n)) return errno;
-  own = address_of(&s);
+  struct pod *pod = pod_find(d->worker, d->from_pod);
+  int error = pod ? ports_bind(&pod->ports, fd, family, &own) : ESRCH; // it was there a moment ago
+  if (error) return error;
   struct amb_client_key key = {.netns_cookie = d->from_pod, .port = own.port};
   struct amb_client_value value = {.port = d->client.port, .writer = (uint32_t)getpid()};
   memcpy(key.ip, own.ip, sizeof key.ip);
