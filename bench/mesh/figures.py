@@ -69,8 +69,8 @@ def _row(results: Results, load: Load, what: str, title: str) -> Row:
 
 
 def errors(results: Results) -> list[str]:
-    """What had to be run again, and what load generators counted as failed and went on: a line for each."""
-    lines = [f"run again: {' '.join(text.split())}" for text in results["failures"]]
+    """What failed (and was run again, where it could be), and what load generators counted as failed and went on: a line for each."""
+    lines = [f"failed: {' '.join(text.split())}" for text in results["failures"]]
     for mode, loads in results["rounds"].items():
         for name, rounds in loads.items():
             if count := sum(each["errors"] for each in rounds):

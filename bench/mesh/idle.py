@@ -18,7 +18,7 @@ from bench.mesh.outputs import LoadFailed
 CONNECTIONS = 10_000
 SPARE_FDS = 1_000  # of a process's open files, for what is no connection; the kernel's limit bounds us
 MODES = ("ambient", "envoy")  # ambient_same has the same processes, and they are to be fresh
-OPENING_S = 60.0  # all have had an answer by then
+OPENING_S = 90.0  # all have had an answer by then
 LOOK_S = 0.1
 
 # Each connection has one request, spread over a second (the ends of a connection's buffers are seen), and then nothing.

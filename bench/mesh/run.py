@@ -38,7 +38,11 @@ def results(
             for mode in (mode for mode in all_ if mode.name in idle.MODES):
                 tell(f"{mode.name}: idle connections")
                 mode.take_places()
-                idles[mode.name] = asdict(idle.measure(mode))
+                try:
+                    idles[mode.name] = asdict(idle.measure(mode))
+                except LoadFailed as error:  # not again: the processes are fresh no more
+                    tell(f"failed: {error}")
+                    failures.append(str(error))
                 mode.forget_records()
         for number in range(1, rounds + 1):
             for mode in all_:

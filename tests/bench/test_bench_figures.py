@@ -47,13 +47,13 @@ def test_rows_are_of_what_was_measured() -> None:
     assert all(set(row.figures) == {"none", "envoy"} for row in found)
 
 
-def test_errors_are_named_by_mode_and_load_and_so_is_what_was_run_again() -> None:
+def test_errors_are_named_by_mode_and_load_and_so_is_what_failed() -> None:
     rounds = {
         "envoy": {"http_64": [a_measured(errors=2), a_measured(errors=3)]},
         "ambient": {"http_64": [a_measured()]},
     }
     results = some_results(rounds, failures=["ambient, bulk_8: iperf3:\nBroken pipe"])
-    assert figures.errors(results) == ["run again: ambient, bulk_8: iperf3: Broken pipe", "envoy: http_64: 5 errors"]
+    assert figures.errors(results) == ["failed: ambient, bulk_8: iperf3: Broken pipe", "envoy: http_64: 5 errors"]
 
 
 @pytest.mark.parametrize(
