@@ -74,11 +74,11 @@ static void connect_with(struct dial *d, int fd, int family) {
   d->source->fd = fd;
   socklen_t n = address_to(&d->to, family, &s);
   if (!n) return finish(d, AMB_END_DIAL, EAFNOSUPPORT);
-  socket_tune(w, fd);
+  socket_tune(w, fd, d->show_client);
   int error = d->show_client ? show_client(d, fd, family) : 0;
   if (!error && connect(fd, (struct sockaddr *)&s, n) && errno != EINPROGRESS) error = errno;
   // After connect(): a socket without a connection would report EPOLLHUP. Connected already? EPOLLOUT says so at once.
-  if (!error && loop_watch(&w->loop, d->source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) error = errno;
+  if (!error && loop_watch_given(&w->loop, d->source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) error = errno;
   if (error) finish(d, AMB_END_DIAL, error);
 }
 

@@ -60,7 +60,7 @@ void worker_run(struct worker *); // until wires.stop is readable
 void worker_close(struct worker *);
 
 void worker_random(struct worker *, void *to, size_t n);
-void socket_tune(const struct worker *, int fd);
-void socket_reset(struct source *); // close so that the other side sees a reset and no end
+void socket_tune(const struct worker *, int fd, bool nearby); // nearby: its peer lives and dies with this kernel
+void socket_reset(struct source *);                           // close so that the other side sees a reset and no end
 
 #endif
