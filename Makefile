@@ -17,6 +17,7 @@ STAMPS := build/stamps
 PACKAGES := $(shell sed 's/\#.*//' hack/debian-packages.txt)
 VM_PACKAGES := $(shell sed 's/\#.*//' hack/vm-packages.txt)
 KUBE_PACKAGES := $(shell sed 's/\#.*//' hack/kube-packages.txt)
+BENCH_PACKAGES := $(shell sed 's/\#.*//' hack/bench-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
 PYTHON := $(PY)
@@ -35,13 +36,13 @@ demo: setup
 
 test: setup lint test-plain test-kernel test-long
 
-# One worker per processor: these tests share nothing.
-test-plain: setup
+# One worker per processor: these tests share nothing. The bench is tested, too: it draws, and runs load generators.
+test-plain: setup $(STAMPS)/bench
 	$(PYTEST) -m "not kernel and not cluster" -n auto
 
 # A kernel test that cannot run fails: AMBIENT_NO_SKIP turns skips into failures (tests/conftest.py). These tests have real
 # deadlines on machines that others use too: one that fails is run again, and pytest's summary counts it as rerun.
-test-kernel: setup
+test-kernel: setup $(STAMPS)/bench
 	@[ "$$(id -u)" = 0 ] || { echo "make test-kernel: the kernel lane needs root" >&2; exit 1; }
 	AMBIENT_NO_SKIP=1 $(PYTEST) -m kernel --reruns 2
 
@@ -108,8 +109,10 @@ format: setup
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
 
-bench: setup
-	$(PY) -m bench.engine
+# All modes and loads; results, pictures and the tables of docs/performance.md are written anew. `python -m bench --help`
+# knows shorter forms, which leave those alone.
+bench: setup $(STAMPS)/bench
+	$(PY) -m bench
 	$(PY) -m bench.setsockopt
 
 # What an upgrade, a crash or an outage costs, and what is kept of what came and went; root. The second takes an hour.
@@ -164,6 +167,11 @@ $(STAMPS)/venv: pyproject.toml hatch_build.py $(STAMPS)/debian
 	python3 -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	python3 -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check -e '.[dev,waypoint]'
+	@touch $@
+
+$(STAMPS)/bench: hack/bench-packages.txt hack/install-packages.sh pyproject.toml $(STAMPS)/venv
+	bash hack/install-packages.sh $(BENCH_PACKAGES)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 clean:

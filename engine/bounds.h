@@ -58,6 +58,9 @@ enum {
   // record.
   RECORDS_WAIT_MS = 20,
 
+  PORTS_KNOWN = 1024, // as far apart were two ports that the kernel chose: then we choose between them ourselves
+  PORTS_TRIED = 16,   // in a row, then the kernel is to look: not all may be free, or ours
+
   EVENTS = 128,           // epoll events a batch
   ACCEPTS_PER_EVENT = 32, // then others get their turn (and other workers their share)
   STASH_SURPLUS = 4,      // times stash_want sockets are kept; the agent miscounts if it sends more

@@ -92,7 +92,6 @@ void conn_accept(struct listener *l, int fd, const struct amb_addr *from, const 
   c->record.to = *to;
   c->opener.source.fd = fd;
   c->opener.readable = true; // most clients speak first, and have by now
-  socket_tune(w, fd);
   if (loop_watch(&w->loop, &c->opener.source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET))
     return conn_end(c, AMB_END_RESOURCES, errno, "the connection cannot be polled");
   if (l->role == AMB_OUTBOUND) worker_random(w, c->record.trace, sizeof c->record.trace);

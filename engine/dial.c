@@ -18,16 +18,10 @@ static int bpf(int command, union bpf_attr *attr) { return (int)syscall(SYS_bpf,
 
 // Before connect(): the app may ask who calls as soon as it accepts. 0 or errno.
 static int show_client(struct dial *d, int fd, int family) {
-  struct sockaddr_storage s;
   struct amb_addr own = d->to;
-  int one = 1;
-  own.port = 0;
-  socklen_t n = address_to(&own, family, &s);
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); // without it bind() is only stricter
-  if (bind(fd, (struct sockaddr *)&s, n)) return errno;
-  n = sizeof s;
-  if (getsockname(fd, (struct sockaddr *)&s, &n)) return errno;
-  own = address_of(&s);
+  struct pod *pod = pod_find(d->worker, d->from_pod);
+  int error = pod ? ports_bind(&pod->ports, fd, family, &own) : ESRCH; // it was there a moment ago
+  if (error) return error;
   struct amb_client_key key = {.netns_cookie = d->from_pod, .port = own.port};
   struct amb_client_value value = {.port = d->client.port, .writer = (uint32_t)getpid()};
   memcpy(key.ip, own.ip, sizeof key.ip);
@@ -80,11 +74,11 @@ static void connect_with(struct dial *d, int fd, int family) {
   d->source->fd = fd;
   socklen_t n = address_to(&d->to, family, &s);
   if (!n) return finish(d, AMB_END_DIAL, EAFNOSUPPORT);
-  socket_tune(w, fd);
+  socket_tune(w, fd, d->show_client);
   int error = d->show_client ? show_client(d, fd, family) : 0;
   if (!error && connect(fd, (struct sockaddr *)&s, n) && errno != EINPROGRESS) error = errno;
   // After connect(): a socket without a connection would report EPOLLHUP. Connected already? EPOLLOUT says so at once.
-  if (!error && loop_watch(&w->loop, d->source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) error = errno;
+  if (!error && loop_watch_given(&w->loop, d->source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) error = errno;
   if (error) finish(d, AMB_END_DIAL, error);
 }
 

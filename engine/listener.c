@@ -21,6 +21,21 @@ struct listener *listener_find(struct worker *w, uint64_t id) {
   return l;
 }
 
+static bool is_nearby(const struct listener *l) { return l->role == AMB_OUTBOUND; } // the pod's own app
+
+// What is accepted inherits this, and so costs no system calls of its own; but for what waited already.
+static void tune(struct listener *l) {
+  int probe = !is_nearby(l) && l->worker->settings.keepalive_s; // other settings may have said otherwise
+  setsockopt(l->source.fd, SOL_SOCKET, SO_KEEPALIVE, &probe, sizeof probe);
+  socket_tune(l->worker, l->source.fd, is_nearby(l));
+  l->inherited = false;
+}
+
+void listeners_tune(struct worker *w) {
+  struct listener *l, *next;
+  HASH_ITER(hh, w->listeners, l, next) tune(l);
+}
+
 // One of several workers is woken for a connection.
 static int watch(struct listener *l) { return loop_watch(&l->worker->loop, &l->source, EPOLLIN | EPOLLEXCLUSIVE); }
 
@@ -58,6 +73,7 @@ static void accepted(struct listener *l, int fd, const struct sockaddr_storage *
   socklen_t n = sizeof own;
   struct amb_addr from = address_of(peer), to = {0};
   if (!getsockname(fd, (struct sockaddr *)&own, &n)) to = address_of(&own);
+  if (!l->inherited) socket_tune(w, fd, is_nearby(l));
   if (no_descriptors) return refuse(l, fd, &from, &to, "out of file descriptors");
   if (!report_has_room(w)) return refuse(l, fd, &from, &to, "too many records wait for an agent");
   if (l->role != AMB_INBOUND_TUNNEL) return conn_accept(l, fd, &from, &to);
@@ -80,6 +96,7 @@ static void on_ready(struct source *source, uint32_t events) {
       reserve_used = true;
     }
     if (fd < 0) {
+      l->inherited |= errno == EAGAIN;
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(l);
       if (reserve_used && w->reserve < 0) w->reserve = fcntl(w->loop.epoll, F_DUPFD_CLOEXEC, 0);
       return; // EAGAIN: done. Errors of the connection itself (ECONNABORTED): it is gone, the rest wakes us again
@@ -106,6 +123,7 @@ const char *listener_introduce(struct worker *w, const struct amb_listen *told, 
   *l = (struct listener){.id = told->listener, .pod = told->pod, .context = told->context, .role = told->role};
   l->worker = w;
   l->source = (struct source){.fd = fd, .ready = on_ready};
+  tune(l);
   if (watch(l)) {
     close(fd);
     free(l);

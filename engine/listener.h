@@ -16,6 +16,7 @@ struct listener {
   uint32_t role;
   uint32_t handshakes; // tunnels accepted here whose peer is not known yet
   struct source source;
+  bool inherited;     // nothing waits any more that was there before the listening socket was tuned
   struct timer pause; // armed: no descriptors, not accepting
   struct worker *worker;
   struct garbage garbage;
@@ -24,6 +25,7 @@ struct listener {
 struct listener *listener_find(struct worker *, uint64_t id);
 const char *listener_introduce(struct worker *, const struct amb_listen *,
                                int fd); // takes the fd; NULL or what is wrong
+void listeners_tune(struct worker *);   // the settings are new
 void listener_close(struct listener *);
 void listeners_leave(struct worker *, uint64_t pod);
 void listeners_close(struct worker *);

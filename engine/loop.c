@@ -27,13 +27,15 @@ int loop_open(struct loop *loop) {
 
 int loop_watch(struct loop *loop, struct source *source, uint32_t events) {
   struct epoll_event event = {.events = events, .data.ptr = source};
-  if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, source->fd, &event)) return -1;
-  source->epoll = loop->epoll;
-  return 0;
+  return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, source->fd, &event);
+}
+
+int loop_watch_given(struct loop *loop, struct source *source, uint32_t events) {
+  source->epoll = loop->epoll; // close() alone would not end the watch of a socket that has another descriptor
+  return loop_watch(loop, source, events);
 }
 
 void loop_close_source(struct source *source) {
-  // close() alone would not end the watch while the agent holds a copy of a socket it just gave us.
   if (source->fd >= 0 && source->epoll) epoll_ctl(source->epoll, EPOLL_CTL_DEL, source->fd, NULL);
   if (source->fd >= 0) close(source->fd); // what close() may report is of no use to anyone here
   source->epoll = 0;

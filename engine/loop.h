@@ -12,7 +12,7 @@
 struct source {
   int fd;
   void (*ready)(struct source *, uint32_t events);
-  int epoll; // that watches it; 0: none (never a descriptor of ours)
+  int epoll; // from which closing has to take it; 0: closing does by itself (never a descriptor of ours)
 };
 
 // One list per class of deadline: all of a class last equally long, so that a list is sorted by appending.
@@ -64,7 +64,8 @@ void loop_turn(struct loop *, bool wait); // one batch; wait: for the first even
 void loop_close(struct loop *);
 
 int loop_watch(struct loop *, struct source *, uint32_t events); // 0 or -1 with errno
-void loop_close_source(struct source *);                         // close() also ends the watch
+int loop_watch_given(struct loop *, struct source *, uint32_t);  // the same; of it, whoever gave it may hold a copy
+void loop_close_source(struct source *);                         // also ends the watch
 void loop_arm(struct loop *, enum timer_class, struct timer *, int64_t ms);
 void loop_disarm(struct timer *);
 void loop_soon(struct loop *, struct later *);   // in this batch

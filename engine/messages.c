@@ -29,6 +29,7 @@ static const char *on_settings(struct worker *w, const struct message *m) {
     return "SETTINGS with a deadline of nothing, or of more than an hour";
   if (!s->max_streams || !s->tunnel_idle_s || s->keepalive_s > 32767) return "SETTINGS with a number out of range";
   w->settings = *s;
+  listeners_tune(w);
   w->control.acknowledges = s->flags & AMB_ACKNOWLEDGES;
   w->control.ready = true;
   control_flush_soon(w);

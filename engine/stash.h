@@ -6,6 +6,7 @@
 
 #include "abi.h"
 #include "loop.h"
+#include "ports.h"
 
 struct dial;
 struct worker;
@@ -23,6 +24,7 @@ struct pod {
   uint32_t have, capacity;
   uint32_t expected; // asked for by STASH_LOW and not come yet
   int *sockets;
+  struct ports ports;   // for those that are bound
   struct dial *waiting; // for a socket; dial.c
   uint32_t waiting_count;
   uint32_t conns; // of its listeners

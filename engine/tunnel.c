@@ -80,7 +80,6 @@ void tunnel_accept(struct listener *l, int fd, const struct amb_addr *from, cons
   t->source.fd = fd;
   t->phase = TUNNEL_HANDSHAKE;
   count_handshake(t, 1);
-  socket_tune(w, fd);
   if (!(t->context = context_current(w, l->context)))
     return tunnel_end(t, AMB_END_NO_CONTEXT, 0, "the listener's certificate is missing or expired");
   t->context->holders++;

@@ -113,9 +113,9 @@ void worker_random(struct worker *w, void *to, size_t n) {
   memcpy(to, w->random + w->random_left, n);
 }
 
-void socket_tune(const struct worker *w, int fd) {
+void socket_tune(const struct worker *w, int fd, bool nearby) {
   // A socket that cannot be tuned (it is closed already) shows that on its first use.
-  int one = 1, idle = (int)w->settings.keepalive_s;
+  int one = 1, idle = nearby ? 0 : (int)w->settings.keepalive_s;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   if (!idle) return;
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);

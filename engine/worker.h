@@ -51,6 +51,7 @@ struct worker {
   uint64_t last_conn;
   uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
+  uint8_t *collect_at;  // where stream_collect puts the next frame
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };
 
@@ -59,7 +60,7 @@ void worker_run(struct worker *); // until wires.stop is readable
 void worker_close(struct worker *);
 
 void worker_random(struct worker *, void *to, size_t n);
-void socket_tune(const struct worker *, int fd);
-void socket_reset(struct source *); // close so that the other side sees a reset and no end
+void socket_tune(const struct worker *, int fd, bool nearby); // nearby: its peer lives and dies with this kernel
+void socket_reset(struct source *);                           // close so that the other side sees a reset and no end
 
 #endif

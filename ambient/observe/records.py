@@ -120,8 +120,7 @@ class Form:
 
     def fill(self, flow: Flow, ending: Ending) -> bytes:
         """record() as one line of JSON; the flow is that of the beginning."""
-        begin = ",".join([f'"{name}":"{value}"' for name, value in _begin(ending).items()])  # nothing to escape in it
-        return f"{{{begin},{self._written},{_written(_end(flow, ending))}}}\n".encode()
+        return f"{{{_written_begin(ending)},{self._written},{_written_end(flow, ending)}}}\n".encode()
 
 
 def _written(fields: dict[str, object]) -> str:
@@ -170,6 +169,32 @@ def _end(flow: Flow, ending: Ending) -> dict[str, object]:
         "setup_ms": _ms(ending.setup_ns) if ending.setup_ns else None,
         "trace_id": ending.trace,
     }
+
+
+def _written_begin(ending: Ending) -> str:
+    """_begin() in JSON. Written out, here and below: an encoder costs three times as much, once a connection."""
+    return (
+        f'"time":"{rfc3339(ending.started_ns + ending.duration_ns)}","start":"{rfc3339(ending.started_ns)}"'
+        f',"type":"connection","connection":"{ending.connection}"'
+    )
+
+
+def _written_end(flow: Flow, ending: Ending) -> str:
+    """_end() in JSON. What the engine's numbers were made into needs no escaping."""
+    _, source, destination, dialled, _, duration_ns, setup_ns, sent, received, reason, error, text, trace = ending
+    setup = _ms(setup_ns) if setup_ns else "null"
+    return (
+        f'"end":"{reason}","error":{error},"text":{_quoted(text[:TEXT_MAX])}'
+        f',"response_flags":"{flags.of(flow.verdict, flow.reason, reason, error)}"'
+        f',"source_address":{_quoted(source or flow.source.address)}'
+        f',"destination_address":{_quoted(destination or flow.destination.address)}'
+        f',"dialled_address":"{dialled}","bytes_sent":{sent},"bytes_received":{received}'
+        f',"duration_ms":{_ms(duration_ns)},"setup_ms":{setup},"trace_id":"{trace}"'
+    )
+
+
+def _quoted(text: str) -> str:
+    return _JSON.encode(text) if text else '""'
 
 
 def _party(end: str, party: Party) -> dict[str, object]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bench.control import measure, report
 from bench.control.measure import Figures, Target
-from bench.engine import cpu, machine
+from bench.mesh import cpu, machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "control.json"
 WIDTH = 140  # of the table where no terminal says otherwise

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.control.crowd import Answers, Crowd
-from bench.engine import cpu, machine
+from bench.mesh import cpu, machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "certificates.json"
 GOAL_PER_MINUTE = 1_000  # of a replica, without a queue growing

@@ -20,7 +20,7 @@ from ambient.xds.picture import Picture
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Changed, Snapshot
 from bench.control import worlds
-from bench.engine import cpu
+from bench.mesh import cpu
 
 NODE = pb.Node(id="bench", client_features=[names.MORE])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench.control import served
-from bench.engine import cpu
+from bench.mesh import cpu
 
 Figures = dict[str, float]
 Ask = Callable[[str | None], dict[str, Any]]

@@ -22,7 +22,7 @@ from rich.console import Console
 from bench.control import fakes, measure, report
 from bench.control.__main__ import WIDTH, write
 from bench.control.measure import Figures, Target
-from bench.engine import cpu
+from bench.mesh import cpu
 from hack.kube import config, layout
 from hack.kube.pki import Pair
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from bench.control.measure import Figures
-from bench.engine.report import number
+from bench.mesh.figures import number
 
 ROWS: Mapping[str, str] = {
     "resources": "resources",

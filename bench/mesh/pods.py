@@ -1,24 +1,29 @@
-"""The cluster that is measured: a client on one node, a server with three programs on another. Texts only."""
+"""The cluster that is measured: a client on one node, a server with three programs on another, and the server's
+neighbour, a client on its node. Texts only."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from bench.engine.loads import HTTP, IPERF3, SOCKPERF
+from bench.mesh.loads import HTTP, IPERF3, SOCKPERF
 
 NAMESPACE = "bench"
-CLIENT, SERVER = f"{NAMESPACE}/client", f"{NAMESPACE}/server"
+CLIENT, SERVER, NEIGHBOUR = (f"{NAMESPACE}/{name}" for name in ("client", "server", "neighbour"))
+CLIENT_NODE, SERVER_NODE = "node1", "node2"
+IDLER = {"name": "client", "command": ["sleep", "infinity"]}
+NGINX_CONF, FEED = "nginx.conf", "sockperf.feed"
 
-# One worker and no log: the server is the same for all sides and should cost little.
+# One worker and no log: the server is the same for all modes and should cost little. Idle connections are kept.
 NGINX = f"""
 daemon off;
 pid {{folder}}/nginx.pid;
 error_log stderr;
 worker_processes 1;
-events {{{{ worker_connections 4096; }}}}
+events {{{{ worker_connections 32768; }}}}
 http {{{{
   access_log off;
+  keepalive_timeout 1h;
   keepalive_requests 1000000000;
   server {{{{
     listen {HTTP} backlog=4096;
@@ -28,24 +33,31 @@ http {{{{
 """
 
 
-def nginx_conf(folder: Path) -> str:
-    return NGINX.format(folder=folder)
+# With one address sockperf takes one connection at a time; with two it waits for all by epoll.
+SOCKPERF_FEED = f"T:0.0.0.0:{SOCKPERF}\nT:127.0.0.1:{SOCKPERF + 1}\n"
 
 
-def manifests(nginx: Path, *, enrolled: bool) -> list[dict[str, Any]]:
-    """Both pods; enrolled ones speak mutual TLS only and obey a policy, as in earnest."""
+def write_files(folder: Path) -> None:
+    """What the server's programs are configured by; nginx keeps its pid there, too."""
+    (folder / NGINX_CONF).write_text(NGINX.format(folder=folder))
+    (folder / FEED).write_text(SOCKPERF_FEED)
+
+
+def manifests(folder: Path, *, enrolled: bool) -> list[dict[str, Any]]:
+    """The pods; enrolled ones speak mutual TLS only and obey a policy, as in earnest. `folder`: see write_files()."""
     labels = {"ambient.dev/mode": "enabled"} if enrolled else {}
     server = [
-        _container(SOCKPERF, "sockperf", "server", "--tcp", "-i", "0.0.0.0", "-p", str(SOCKPERF)),
+        _container(SOCKPERF, "sockperf", "server", "-f", str(folder / FEED), "-F", "e"),
         _container(IPERF3, "iperf3", "-s", "-p", str(IPERF3)),
-        _container(HTTP, "nginx", "-c", str(nginx)),
+        _container(HTTP, "nginx", "-c", str(folder / NGINX_CONF)),
     ]
     found = [
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}},
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node2"}},
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": CLIENT_NODE}},
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": SERVER_NODE}},
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}},
-        _pod("client", "node1", [{"name": "client", "command": ["sleep", "infinity"]}]),
-        _pod("server", "node2", server),
+        _pod("client", CLIENT_NODE, [IDLER]),
+        _pod("neighbour", SERVER_NODE, [IDLER]),
+        _pod("server", SERVER_NODE, server),
     ]
     return found + (_policies() if enrolled else [])
 
@@ -68,7 +80,7 @@ def _container(port: int, *command: str) -> dict[str, Any]:
 
 def _policies() -> list[dict[str, Any]]:
     """STRICT, so that a connection past the tunnel fails the run; an ALLOW, so that there is something to decide."""
-    principal = "cluster.local/ns/bench/sa/client"
+    principals = [f"cluster.local/ns/{NAMESPACE}/sa/{name}" for name in ("client", "neighbour")]
     return [
         {
             "apiVersion": "security.istio.io/v1",
@@ -83,7 +95,7 @@ def _policies() -> list[dict[str, Any]]:
             "spec": {
                 "selector": {"matchLabels": {"app": "server"}},
                 "action": "ALLOW",
-                "rules": [{"from": [{"source": {"principals": [principal]}}]}],
+                "rules": [{"from": [{"source": {"principals": principals}}]}],
             },
         },
     ]

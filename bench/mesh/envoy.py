@@ -22,13 +22,14 @@ from ambient.identity.ca import EmbeddedCA
 from ambient.identity.svid import Svid
 from ambient.lab import Lab
 from ambient.model.mesh import Identity
-from bench.engine import pods
-from bench.engine.loads import PORTS
+from bench.mesh import pods
+from bench.mesh.loads import PORTS
 
 BINARY = Path(sys.executable).parent / "envoy"
 TUNNEL_PORT = 15008
 WORKERS = 2  # as many as the engine has
 START_S = 15.0
+UNLIMITED = 1 << 20  # its default lets only 1,024 connections and as many requests through at once
 
 Config = dict[str, Any]
 _TYPES = "type.googleapis.com/envoy.extensions"
@@ -143,7 +144,16 @@ def _door(server: str, port: int) -> Config:
 def _cluster(name: str, address: str, port: int, **more: object) -> Config:
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": _socket(address, port)}}]}]
     assignment = {"cluster_name": name, "endpoints": endpoints}
-    return {"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": assignment, **more}
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    breakers = {"thresholds": [dict.fromkeys(limits, UNLIMITED)]}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": assignment,
+        "circuit_breakers": breakers,
+        **more,
+    }
 
 
 def _tls(kind: str, own: Svid, **more: object) -> Config:

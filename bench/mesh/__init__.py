@@ -1,0 +1,1 @@
+"""What the mesh costs: none, ours across nodes and on one, and a pair of Envoys, in one interleaved run on the lab."""
