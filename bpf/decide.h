@@ -62,7 +62,7 @@ AMB_INLINE int amb_pod_owns(const struct amb_pod *pod, const struct amb_ip *ip) 
 
 /* Outbound: connect() */
 
-enum amb_verdict {
+enum amb_action {
   AMB_LEAVE,   /* not ours: let it go as it is */
   AMB_MARK_IT, /* ours: mark the socket, so that its SYN comes back in to the outbound listener */
   AMB_REFUSE,  /* it would escape: EPERM to the application */
@@ -80,7 +80,7 @@ struct amb_connect_facts {
 };
 
 struct amb_decision {
-  enum amb_verdict verdict;
+  enum amb_action verdict;
   enum amb_reason reason;
 };
 
