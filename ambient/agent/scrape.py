@@ -38,7 +38,7 @@ class Scrape:
         return await self._agent.metrics.text()
 
     async def connections(self) -> list[tuple[Flow, Ending]]:
-        """Every connection the engines carry now, with its bytes so far."""
+        """Every connection that is open now: with its bytes so far, where the engines carry it."""
         agent = self._agent
         inventory = await agent.engines.inventory(conns=True)
         found = []
@@ -47,7 +47,7 @@ class Scrape:
                 decision = agent.proxy.decisions.get(row.body.answer)
                 flow = endings.flow_of(row.body, decision.flow if decision else None, None, agent.world, agent.pods)
                 found.append((flow, endings.ending(row.body, "", link.engine)))
-        return found
+        return found + await agent.ways.live()
 
     async def metrics_page(self) -> Page:
         return Page(await self.text(), content_type=CONTENT_TYPE)

@@ -104,10 +104,14 @@ class Decisions:
     def inherit(self, number: int, question: Question | None, flow: Flow, way: Way | None = None) -> None:
         """A decision of an earlier agent that the engine, or the kernel by `way`, still has connections of."""
         self._ids = itertools.count(max(next(self._ids), number + 1))  # the clock may have been set back
-        if number in self._by_id:
-            self._by_id[number].way = way or self._by_id[number].way
-        else:
+        known = self._by_id.get(number)
+        if known is None:
             self._add(Decision(number, question, flow, in_force=False, way=way))
+        elif way is None:
+            known.flow = flow  # of its label, where there is one
+        else:
+            before = known.way.hops if known.way is not None else ()
+            known.way = Way(kind=way.kind, hops=(*before, *(hop for hop in way.hops if hop not in before)))
 
     def touched(self, tokens: Iterable[str]) -> Revision:
         """Judge again what depends on any of these tokens."""
@@ -167,7 +171,7 @@ class Decisions:
                 found = self._recheck(decision.question, hop)
                 deps |= found.deps
                 end = hop.ip, hop.port
-                if isinstance(found, samenode.Indirect) and end not in decision.cut_hops:
+                if isinstance(found, samenode.Indirect) and found.denied and end not in decision.cut_hops:
                     flow = hop.flow or decision.flow
                     decision.cut_hops[end] = replace(flow, verdict="deny", rule=found.rule, reason=found.reason)
                     revision.cut_hops.append((decision, hop))

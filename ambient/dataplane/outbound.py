@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
+from ambient.capture.abi import Kind
 from ambient.dataplane import abi, headers, inbound, parties
 from ambient.dataplane.pods import context_id, tunnel_id
-from ambient.dataplane.questions import Hop, Kind, Outbound, Outcome, Target, Way
+from ambient.dataplane.questions import Hop, Outbound, Outcome, Target, Way
 from ambient.model import route, samenode
 from ambient.model.mesh import Identity, IPAddress, Service, Workload
 from ambient.model.world import World
@@ -78,6 +79,7 @@ def recheck(question: Outbound, hop: Hop, world: World) -> samenode.Direct | sam
                 reason="unknown_workload",
                 why=why,
                 rule=why,
+                denied=True,
                 deps=frozenset({f"wl:{question.client}", f"wl:{hop.server}"}),
             )
     assert client is not None

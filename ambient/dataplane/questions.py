@@ -6,11 +6,11 @@ the connections of the old one, can put it again. Its text form travels as the f
 
 from __future__ import annotations
 
-import enum
 import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ambient.capture.abi import Kind
 from ambient.dataplane import abi
 from ambient.model.mesh import Identity, IPAddress, address
 from ambient.observe.records import Flow
@@ -75,14 +75,6 @@ class Target:
     weight: int
     tunnel: int = 0
     context: int = 0
-
-
-class Kind(enum.Enum):
-    """What the kernel may do by itself when a captured pod dials something."""
-
-    DIRECT = enum.auto()  # choose one of the hops
-    PASS = enum.auto()  # leave it alone
-    REFUSE = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

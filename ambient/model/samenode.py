@@ -14,6 +14,7 @@ from ambient.model import policy
 from ambient.model.mesh import TUNNEL_PORT, IPAddress, SameNode, Workload
 from ambient.model.world import World
 
+_DENIES = frozenset({"same_node_mtls", "waypoint"})
 # Labels that lead a pod's connections through a waypoint, which alone may then dial it.
 WAYPOINT = ("ambient.dev/waypoint", "istio.io/use-waypoint")
 
@@ -32,6 +33,7 @@ class Indirect:
     #              or of policy.Deny
     why: str
     rule: str
+    denied: bool  # not even for a connection that is open: else what is direct may stay so to its end
     deps: frozenset[str]
 
 
@@ -45,7 +47,7 @@ def between(
     deps = frozenset({"mesh", f"ip:{to}", *_looked_at(client), *_looked_at(server)})
     if problem := _obstacle(world, client, server, to, port):
         reason, why = problem
-        return Indirect(reason=reason, why=why, rule=why, deps=deps)
+        return Indirect(reason=reason, why=why, rule=why, denied=reason in _DENIES, deps=deps)
     sources = [source] if source else [ip for ip in client.addresses if ip.version == to.version]
     allow: policy.Allow | None = None
     for each in sources:
@@ -53,11 +55,11 @@ def between(
         found = policy.decide(world, server, peer=peer, source=each, to=to, port=port)
         deps |= found.deps
         if isinstance(found, policy.Deny):
-            return Indirect(reason=found.reason, why=found.why, rule=found.rule, deps=deps)
+            return Indirect(reason=found.reason, why=found.why, rule=found.rule, denied=True, deps=deps)
         allow = allow or found
     if allow is None:
         why = f"pod {client.key} has no IPv{to.version} address"
-        return Indirect(reason="no_address", why=why, rule=why, deps=deps)
+        return Indirect(reason="no_address", why=why, rule=why, denied=False, deps=deps)
     return Direct(allow=allow, deps=deps)
 
 

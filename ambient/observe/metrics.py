@@ -74,6 +74,10 @@ class Metrics:
         elif ending.reason not in _NOT_FAILURES:
             self.refused(ending.reason)
 
+    def mirrored(self, flow: Flow, ending: Ending) -> None:
+        """The other side of a connection that one agent saw both sides of."""
+        self._traffic.ended(flow, ending, self._clock())
+
     def refused(self, reason: str) -> None:
         """A connection or request that was turned away. `reason`: one of our snake_case names, never a peer's text."""
         if reason not in self._refused and len(self._refused) >= REASONS_MAX:
