@@ -186,6 +186,10 @@ struct amb_ended {
   __u32 zero_too;
 };
 
+/* Unread bytes in `ended` up to which more may begin: then all that live find room when they end. */
+#define AMB_RING_BACKLOG                                                                                               \
+  (AMB_RING_BYTES - (AMB_MAX_FLOWS + AMB_RING_SLACK) * (sizeof(struct amb_ended) + AMB_RING_HEADER))
+
 /* Why a program did what it did: the index into `counters`, and in lower case without AMB_ the metric's label.
  * Append only: pinned counters outlive programs.
  */

@@ -1,7 +1,7 @@
 """What stays in the kernel while no agent runs: maps, programs and links, pinned under <bpffs>/ambient-v<ABI>/.
 
     maps/NAME        every map of bpf/maps.h
-    links/HOOK       connect4, connect6, setsockopt, getpeername4, getpeername6, attached to the node's cgroup
+    links/HOOK       sock_ops, connect4, connect6, setsockopt, getpeername4, getpeername6, on the node's cgroup
     lookup/COOKIE    the sk_lookup program of one enrolled network namespace
     links_spare/HOOK, lookup_spare/COOKIE
 
@@ -37,7 +37,9 @@ class Hook(NamedTuple):
     attach_type: int
 
 
-HOOKS = {  # by program, in the order of attaching
+HOOKS = {  # by program, in the order of attaching: what announces direct connections is there before they are made
+    "sock_ops": Hook("sockops", libbpf.SOCK_OPS),
+    "sock_ops_spare": Hook("sockops", libbpf.SOCK_OPS),
     "connect4": Hook("connect", libbpf.CONNECT4),
     "connect4_spare": Hook("connect", libbpf.CONNECT4),
     "connect6": Hook("connect", libbpf.CONNECT6),
@@ -48,7 +50,7 @@ HOOKS = {  # by program, in the order of attaching
     "getpeername6": Hook("peername", libbpf.GETPEERNAME6),
 }
 LOOKUPS = ("lookup", "lookup_spare")  # programs, and the directories of their pins
-_OBJECTS = ("connect", "setsockopt", "peername")
+_OBJECTS = ("connect", "sockops", "setsockopt", "peername")
 _DIRECTORIES = ("maps", "links", "links_spare", *LOOKUPS)
 
 
