@@ -29,6 +29,8 @@ class Scrape:
             pods=lambda: {"captured": len(list(agent.pods)), "waiting": len(agent.enrolment.failures)},
             ready=lambda: not agent.not_ready(),
             records_dropped=lambda: agent.journal.dropped,
+            kernel_verdicts=lambda: len(agent.ways),
+            pairs_aside=lambda: len(agent.ways.aside),
         )
 
     async def text(self) -> str:

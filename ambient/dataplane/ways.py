@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -29,6 +30,7 @@ T = TypeVar("T")
 BATCH = 64  # records read at once; then they are written, and the loop has its turn
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 AGAIN_S = 0.2  # what could not be ended is tried again
+OVER = 4096  # ended connections whose ends are remembered
 CACHED = 4096  # flows of records, one for each pair of decision and endpoint
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Ways:
         self._due = asyncio.Event()
         self._settled = asyncio.Condition()
         self._known: dict[tuple[int, Place, Outcome], Flow] = {}
+        self._over: deque[tuple[Place, Place]] = deque(maxlen=OVER)
         self._full = False
 
     # Verdicts
@@ -177,9 +180,12 @@ class Ways:
         ]
 
     async def admitted(self) -> frozenset[tuple[Place, Place]]:
-        """The two ends of those that this node's kernel vouches for: (client, server)."""
+        """The two ends of those that this node's kernel vouches for: (client, server).
+
+        Those that ended a moment ago, too: a server may not have closed its end yet.
+        """
         flows = await self._in_order(self._kernel.flows)
-        return frozenset((each.source, each.destination) for each in flows if each.admitted)
+        return frozenset((each.source, each.destination) for each in flows if each.admitted) | frozenset(self._over)
 
     async def numbers(self) -> frozenset[int]:
         """The decisions that live connections were let through by."""
@@ -208,6 +214,8 @@ class Ways:
     def _ended(self, offset: int, ended: direct.Ended) -> None:
         self._observer.ended_directly(self._flow(ended.flow, ended.outcome), direct_endings.ending(ended, offset))
         if ended.flow.kind is Kind.DIRECT:
+            if ended.flow.admitted:
+                self._over.append((ended.flow.source, ended.flow.destination))
             self._learn(ended)
 
     def _flow(self, flow: direct.Flow, outcome: Outcome) -> Flow:

@@ -7,7 +7,7 @@ import pytest
 from ambient.capture import direct
 from ambient.capture.abi import Kind
 
-from .. import apps, pods
+from .. import pods
 from .conftest import Pair
 
 pytestmark = pytest.mark.kernel
