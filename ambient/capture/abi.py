@@ -15,6 +15,7 @@ ENDPOINTS = 16  # of one verdict
 MAX_VERDICTS = 65536
 MAX_FLOWS = 16384
 RING_BYTES = 4 << 20
+RING_BACKLOG = RING_BYTES - (MAX_FLOWS + 1024) * (128 + 8)  # unread, up to which more direct connections may begin
 POD_ADDRESSES = 8
 CAPTURE = 1  # amb_pod.flags
 

@@ -20,6 +20,17 @@ int decide_lookup(const struct amb_lookup_facts *facts) {
   return decision.role << 24 | decision.verdict << 16 | decision.reason;
 }
 
+int decide_direct(const struct amb_direct_facts *facts) {
+  struct amb_decision decision = amb_decide_direct(facts);
+  return decision.verdict << 16 | decision.reason;
+}
+
+unsigned choose(const struct amb_verdict *verdict, unsigned random) { return amb_choose(verdict, random); }
+
+int admits(const struct amb_flow *flow, unsigned long long netns_cookie, const struct amb_verdict *verdict, int taken) {
+  return amb_admits(flow, netns_cookie, verdict, taken);
+}
+
 #define SIZE(type)      {#type, "", sizeof(struct type)}
 #define AT(type, field) {#type, #field, offsetof(struct type, field)}
 #define NUMBER(name)    {"", #name, name}
@@ -106,6 +117,7 @@ const struct layout {
     NUMBER(AMB_MAX_VERDICTS),
     NUMBER(AMB_MAX_FLOWS),
     NUMBER(AMB_RING_BYTES),
+    NUMBER(AMB_RING_BACKLOG),
     NUMBER(AMB_TUNNEL_PORT),
     NUMBER(AMB_POD_ADDRESSES),
     NUMBER(AMB_POD_CAPTURE),
