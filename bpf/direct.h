@@ -9,11 +9,22 @@
 #include "decide.h"
 #include "maps.h"
 
+#include <bpf/bpf_core_read.h>
+
 /* A destination as connect() was given it. */
 struct amb_to {
   struct amb_ip ip;
   __u16 port;
 };
+
+struct mptcp_sock {}; /* the kernel's */
+
+/* Of an MPTCP socket the hook sees the subflow, which is plain TCP but for this. A kernel that knows no MPTCP does not
+ * load the call either. */
+AMB_INLINE __u32 amb_protocol(struct bpf_sock_addr *ctx) {
+  if (bpf_core_type_exists(struct mptcp_sock) && ctx->sk && bpf_skc_to_mptcp_sock(ctx->sk)) return IPPROTO_MPTCP;
+  return ctx->protocol;
+}
 
 /* Whether the first program has just done it all: then `to` is what it chose. It decides by chance, so its spare must
  * not decide again. The note is for this connect() only: a first program never believes it, and a spare takes it once.
@@ -59,7 +70,7 @@ AMB_INLINE struct amb_decision amb_past_engine(struct bpf_sock_addr *ctx, __u64 
   socket.dialled_port = socket.chosen_port = to->port;
   socket.fresh = place == FIRST;
   barrier(); // the number before what belongs to it
-  struct amb_direct_facts facts = {.protocol = ctx->protocol, .kind = verdict->kind, .remote = 1};
+  struct amb_direct_facts facts = {.protocol = amb_protocol(ctx), .kind = verdict->kind, .remote = 1};
   socket.kind = facts.kind;
   if (facts.kind == AMB_KIND_DIRECT) {
     __u32 at = amb_choose(verdict, bpf_get_prandom_u32());
