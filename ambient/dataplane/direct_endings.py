@@ -45,19 +45,19 @@ def ending(ended: direct.Ended, offset: int) -> Ending:
     """`offset`: realtime_offset()."""
     flow = ended.flow
     refused = ended.outcome is Outcome.REFUSED
-    started = flow.started_ns
+    started, port = flow.started_ns, flow.source[1]
     return Ending(
-        connection=f"direct-{started:x}-{flow.source[1]:x}",
-        source="" if refused else _shown(*flow.source),
-        destination=_shown(*flow.dialled),
-        dialled="" if refused else _shown(*flow.destination),
-        started_ns=started + offset,
-        duration_ns=ended.ended_ns - started,
-        setup_ns=flow.established_ns - started if flow.established_ns else 0,
-        sent=ended.bytes_out,
-        received=ended.bytes_in,
-        reason=_REASONS[ended.outcome],
-        error=ended.error,
+        f"direct-{started:x}-{port:x}",
+        "" if refused else f"{_host(flow.source[0])}:{port}",
+        f"{_host(flow.dialled[0])}:{flow.dialled[1]}",
+        "" if refused else f"{_host(flow.destination[0])}:{flow.destination[1]}",
+        started + offset,
+        ended.ended_ns - started,
+        flow.established_ns - started if flow.established_ns else 0,
+        ended.bytes_out,
+        ended.bytes_in,
+        _REASONS[ended.outcome],
+        ended.error,
     )
 
 
@@ -120,7 +120,3 @@ def _hop(flow: direct.Flow, question: Outbound | None, seen: Flow, world: World,
 @functools.lru_cache(4096)  # the same few hosts speak all day
 def _host(ip: IPAddress) -> str:
     return f"[{ip}]" if ip.version == 6 else str(ip)
-
-
-def _shown(ip: IPAddress, port: int) -> str:
-    return f"{_host(ip)}:{port}"

@@ -119,9 +119,22 @@ class Form:
         self._written = _written(_flow(flow))
 
     def fill(self, ending: Ending) -> bytes:
-        """record() as one line of JSON."""
-        begin = ",".join([f'"{name}":"{value}"' for name, value in _begin(ending).items()])  # nothing to escape in it
-        return f"{{{begin},{self._written},{_written(_end(self._flow, ending))}}}\n".encode()
+        """record() as one line of JSON; put together by hand, because a generic encoder takes twice the time."""
+        (
+            connection, source, destination, dialled, started, duration, setup,
+            sent, received, reason, error, text, trace,
+        ) = ending  # fmt: skip
+        flow = self._flow
+        return (  # only the text can have something in it that wants escaping
+            f'{{"time":"{rfc3339(started + duration)}","start":"{rfc3339(started)}","type":"connection",'
+            f'"connection":"{connection}",{self._written},"end":"{reason}","error":{error},'
+            f'"text":{_JSON.encode(text[:TEXT_MAX])},'
+            f'"response_flags":"{flags.of(flow.verdict, flow.reason, reason, error)}",'
+            f'"source_address":"{source or flow.source.address}",'
+            f'"destination_address":"{destination or flow.destination.address}","dialled_address":"{dialled}",'
+            f'"bytes_sent":{sent},"bytes_received":{received},"duration_ms":{_ms(duration)},'
+            f'"setup_ms":{_ms(setup) if setup else "null"},"trace_id":"{trace}"}}\n'
+        ).encode()
 
 
 def _written(fields: dict[str, object]) -> str:
