@@ -173,7 +173,7 @@ class Decisions:
                 end = hop.ip, hop.port
                 if isinstance(found, samenode.Indirect) and found.denied and end not in decision.cut_hops:
                     flow = hop.flow or decision.flow
-                    decision.cut_hops[end] = replace(flow, verdict="deny", rule=found.rule, reason=found.reason)
+                    decision.cut_hops[end] = replace(flow, verdict="deny", rule=found.said, reason=found.reason)
                     revision.cut_hops.append((decision, hop))
         return deps
 

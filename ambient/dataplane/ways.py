@@ -84,6 +84,7 @@ class Ways:
         self._known: dict[tuple[int, Place, Outcome], Flow] = {}
         self._over: deque[tuple[Place, Place]] = deque(maxlen=OVER)
         self._full = False
+        self._reading = False  # there is a World to name who they were
 
     # Verdicts
 
@@ -194,7 +195,7 @@ class Ways:
     async def take_over(self) -> None:
         """What an earlier agent left: none of its verdicts stands, and its connections are decisions, to be judged.
 
-        From now on endings are read: there is a World to name who they were.
+        From now on endings are read.
         """
         await self._in_order(self._kernel.clear)
         world = self._world()
@@ -202,6 +203,7 @@ class Ways:
             question, seen, way = direct_endings.inherited(flow, world, self._pods)
             self._decisions.inherit(flow.number, question, seen, way)
         asyncio.get_running_loop().add_reader(self._kernel.fileno(), self.read)
+        self._reading = True
 
     # Endings
 
@@ -210,6 +212,13 @@ class Ways:
         offset = direct_endings.realtime_offset()
         self._kernel.read(partial(self._ended, offset), BATCH)
         self._observer.flush()
+
+    def close(self) -> None:
+        """Write what has ended until now; what ends later the next agent will find."""
+        if self._reading:
+            while self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH):
+                pass
+            self._observer.flush()
 
     def _ended(self, offset: int, ended: direct.Ended) -> None:
         self._observer.ended_directly(self._flow(ended.flow, ended.outcome), direct_endings.ending(ended, offset))

@@ -36,6 +36,11 @@ class Indirect:
     denied: bool  # not even for a connection that is open: else what is direct may stay so to its end
     deps: frozenset[str]
 
+    @property
+    def said(self) -> str:
+        """Rule and sentence in one, as records have it."""
+        return self.why if self.rule in self.why else f"{self.rule}: {self.why}"
+
 
 def between(
     world: World, client: Workload, server: Workload, to: IPAddress, port: int, *, source: IPAddress | None = None
