@@ -60,7 +60,7 @@ class Flow:
     started_ns: int
     established_ns: int | None
     admitted: bool  # the server's socket lookup let it in
-    sealed: bool  # it was established without that: nothing the application sends leaves the pod
+    sealed: bool  # it was established without that, which was its end: nothing the application sends leaves the pod
 
 
 class Outcome(enum.Enum):
@@ -68,7 +68,7 @@ class Outcome(enum.Enum):
 
     REFUSED = "refused"  # by the verdict: connect() failed, there was no connection
     FAILED = "failed"  # never established: `error` says why
-    UNADMITTED = "unadmitted"  # answered by somebody whom this node did not let it in to; no byte of it has left
+    UNADMITTED = "unadmitted"  # answered by somebody whom this node did not let it in to; no byte of it leaves
     CLOSED = "closed"
     RESET_CLIENT = "reset_client"  # given up by the client's application
     RESET_SERVER = "reset_server"
@@ -150,7 +150,7 @@ class Direct:
         found = []
         for packed, value in self._flows.items():
             key, row = abi.FlowKey.from_buffer_copy(packed), abi.Flow.from_buffer_copy(value)
-            found.append(_flow(key, row, row.admitted == row.started, bool(row.sealed)))
+            found.append(_flow(key, row, row.admitted == row.started, sealed=False))
         return found
 
     def destroy(self, flows: Iterable[Flow]) -> int:

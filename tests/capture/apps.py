@@ -26,14 +26,14 @@ def dial(channel: socket.socket, to: str, port: int, how: str = "") -> dict[str,
     with socket.socket(family, socket.SOCK_STREAM, MPTCP if how == "mptcp" else 0) as sock:
         sock.settimeout(0.5 if how == "brief" else DEADLINE / 2)
         try:
-            _connect(sock, to, port, how)
+            connect(sock, to, port, how)
         except OSError as error:
             return type(error).__name__
         said = sock.recv(100)  # first: fastopen's sendto returns before the handshake is over
         return {"peer": sock.getpeername()[:2], "own": sock.getsockname()[0], "said": said}
 
 
-def _connect(sock: socket.socket, to: str, port: int, how: str) -> None:
+def connect(sock: socket.socket, to: str, port: int, how: str) -> None:
     kind, _, value = how.partition("=")
     match kind:
         case "source":
