@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -154,29 +155,33 @@ class Direct:
         return found
 
     def destroy(self, flows: Iterable[Flow]) -> int:
-        """End these connections, at both of their ends that are on this node; how many sockets that were.
+        """End these connections, at both of their ends that are on this node; how many there still were.
 
         Either application gets an error (ECONNABORTED here, ECONNRESET there). What has ended meanwhile is no error.
+        Raises CaptureError, after having ended those that it could.
         """
-        ends: dict[int, set[tuple[Place, Place]]] = defaultdict(set)
+        ends: dict[int, dict[tuple[Place, Place], Flow]] = defaultdict(dict)
         for flow in flows:
-            ends[flow.client].add((flow.source, flow.destination))
+            ends[flow.client][flow.source, flow.destination] = flow
             if flow.server:
-                ends[flow.server].add((flow.destination, flow.source))
-        ended, failures = 0, []
+                ends[flow.server][flow.destination, flow.source] = flow
+        ended: set[Flow] = set()
+        failures = []
         for cookie, sockets in ends.items():
             where = self._where(cookie)
             if not where:
                 continue
             try:
-                ended += netns.run(where.fd, lambda these=sockets: sockdiag.destroy(these))  # type: ignore[misc]
+                ended.update(
+                    sockets[each] for each in netns.run(where.fd, functools.partial(sockdiag.destroy, sockets))
+                )
             except CaptureError as error:
                 failures.append(f"in the network namespace {cookie}: {error}")
             finally:
                 where.close()
         if failures:
             raise CaptureError(f"cannot end connections {'; '.join(failures)}")
-        return ended
+        return len(ended)
 
     def fileno(self) -> int:
         """Readable, for poll and asyncio, while read() would find something."""

@@ -103,13 +103,12 @@ def test_without_a_rule_or_a_route_it_gets_no_byte_either_and_the_agent_hears_at
 def test_the_plaintext_listener_of_the_server_itself_gets_no_byte(pair: Pair) -> None:
     """As when the verdict was taken back between the connect and the SYN; PERMISSIVE would carry it on."""
     pair.allow(pair.vip)
-    pods.sh(f"ip netns exec {pair.client.node.name} sysctl -qw {_forwarding(pair)}=0")
-    app = pair.client.start(say, *pair.spelled(pair.vip), "")
-    pods.eventually(pair.capture.direct.flows)
-    pair.delete(pair.vip)
     listener = pair.listeners["server"][Role.INBOUND_PLAIN]
     with tapped(pair) as leaked:
-        pods.sh(f"ip netns exec {pair.client.node.name} sysctl -qw {_forwarding(pair)}=1")
+        with pods.unforwarded(pair.client.node):
+            app = pair.client.start(say, *pair.spelled(pair.vip), "")
+            pods.eventually(pair.capture.direct.flows)
+            pair.delete(pair.vip)
         app.receive()
         assert not leaked()
     assert pair.ended()[0].outcome is not direct.Outcome.CLOSED
@@ -119,7 +118,3 @@ def test_the_plaintext_listener_of_the_server_itself_gets_no_byte(pair: Pair) ->
         with taken:
             assert taken.recv(100) == b""
     app.finish()
-
-
-def _forwarding(pair: Pair) -> str:
-    return "net.ipv6.conf.all.forwarding" if pair.family == "v6" else "net.ipv4.ip_forward"
