@@ -163,7 +163,7 @@ def chat(channel: socket.socket, to: str, port: int) -> None:
 
 def echo(channel: socket.socket, at: str, port: int) -> None:
     """Serve one connection at a time, sending back what comes."""
-    with socket.create_server((at, port)) as server:
+    with socket.create_server((at, port), family=socket.AF_INET6 if ":" in at else socket.AF_INET) as server:
         tell(channel, "listening")
         while True:
             client, _ = server.accept()

@@ -190,6 +190,12 @@ class Pod:
         self._remotes.append(remote)
         return remote
 
+    def start_in(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Remote:
+        """As start(), by a process of another cgroup that has entered the pod's namespace."""
+        remote = self._start(cgroup, function, *arguments)
+        self._remotes.append(remote)
+        return remote
+
     def run_in(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Any:
         """As run(), by a process of another cgroup that has entered the pod's namespace."""
         return _result(self._start(cgroup, function, *arguments))
