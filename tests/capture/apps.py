@@ -63,8 +63,8 @@ def connect(sock: socket.socket, to: str, port: int, how: str) -> None:
         sock.send(b"hello")
 
 
-def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, int]) -> bytes:
-    """One socket: a connect that is given up, then another."""
+def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, int], option: int = 0) -> bytes:
+    """One socket: a connect that is given up, then another; what was said, and the socket option then."""
     del channel
     with socket.socket() as sock:
         sock.setblocking(False)
@@ -72,7 +72,8 @@ def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, 
         _dissolve(sock)
         sock.settimeout(DEADLINE / 2)
         sock.connect(then)
-        return sock.recv(100)
+        said = sock.recv(100)
+        return said + sock.getsockopt(socket.SOL_SOCKET, option, 4) if option else said
 
 
 def _dissolve(sock: socket.socket) -> None:
