@@ -146,9 +146,9 @@ struct amb_flow {
   __u64 admitted;    /* equal to `started`: the server's socket lookup let it in to the application */
   struct amb_ip dialled;
   __u16 dialled_port;
-  __u8 kind;   /* enum amb_kind */
-  __u8 sealed; /* established without being admitted: whatever it sends is routed to the engine */
-  __u32 zero;
+  __u8 kind; /* enum amb_kind */
+  __u8 zero;
+  __u32 zero_too;
 };
 
 /* `sockets`: what the connect hook decided for a socket. The kernel's only; lives as long as the socket. */
@@ -167,7 +167,7 @@ struct amb_socket {
 
 enum amb_ended_state {
   AMB_ENDED_ADMITTED = 1,
-  AMB_ENDED_SEALED = 2,
+  AMB_ENDED_SEALED = 2, /* established without being admitted: whatever it sends is routed to the engine */
 };
 
 /* `ended`: one connection past the engine is over, or one was refused (REFUSE: no flow, no bytes, times equal). */

@@ -98,20 +98,6 @@ AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   }
 }
 
-AMB_INLINE void established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
-  struct amb_socket *socket = ours(sk);
-  if (!socket || !socket->started) return;
-  struct amb_flow_key key = socket->flow;
-  struct amb_flow *flow = bpf_map_lookup_elem(&flows, &key);
-  if (flow && !flow->established) flow->established = bpf_ktime_get_ns();
-  if (socket->kind != AMB_KIND_DIRECT || (flow && flow->admitted == socket->started)) return;
-  // Somebody has answered whom we did not let it in to. Not even the handshake's last packet goes there.
-  to_engine(ctx, sk);
-  if (flow && flow->sealed) return;
-  if (flow) flow->sealed = 1;
-  amb_count(AMB_FLOW_SEALED);
-}
-
 // bytes_acked counts our SYN and our FIN, bytes_received the server's FIN.
 AMB_INLINE void count_bytes(struct bpf_sock_ops *ctx, const struct tcp_sock *tcp, struct amb_ended *record) {
   if (!record->established) return;
@@ -122,7 +108,8 @@ AMB_INLINE void count_bytes(struct bpf_sock_ops *ctx, const struct tcp_sock *tcp
   record->bytes_in = ctx->bytes_received - fin_received;
 }
 
-AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
+// `last`: the TCP state it was in.
+AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 state, __u8 last) {
   struct amb_socket *socket = ours(sk);
   if (!socket || !socket->started) return;
   struct amb_flow_key key = socket->flow;
@@ -140,12 +127,12 @@ AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
         .dialled = socket->dialled,
         .dialled_port = socket->dialled_port,
         .kind = socket->kind,
-        .last = ctx->args[0],
+        .state = state,
+        .last = last,
     };
     if (flow) {
       record->established = flow->established;
-      record->state = (flow->admitted == socket->started ? AMB_ENDED_ADMITTED : 0) | //
-                      (flow->sealed ? AMB_ENDED_SEALED : 0);
+      if (flow->admitted == socket->started) record->state |= AMB_ENDED_ADMITTED;
     }
     if (tcp) {
       record->error = tcp->inet_conn.icsk_inet.sk.sk_err;
@@ -159,6 +146,21 @@ AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   socket->started = 0;
 }
 
+AMB_INLINE void established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
+  struct amb_socket *socket = ours(sk);
+  if (!socket || !socket->started) return;
+  struct amb_flow_key key = socket->flow;
+  struct amb_flow *flow = bpf_map_lookup_elem(&flows, &key);
+  if (flow && !flow->established) flow->established = bpf_ktime_get_ns();
+  if (socket->kind != AMB_KIND_DIRECT || (flow && flow->admitted == socket->started)) return;
+  // Somebody has answered whom we did not let it in to. Not even the handshake's last packet goes there, and as nothing
+  // ever will, this is its end: the agent hears of it now, however long the application holds on to the socket.
+  to_engine(ctx, sk);
+  over(ctx, sk, AMB_ENDED_SEALED, BPF_TCP_ESTABLISHED);
+  socket->remote = 1;
+  amb_count(AMB_FLOW_SEALED);
+}
+
 AMB_INLINE int on_event(struct bpf_sock_ops *ctx) {
   struct bpf_sock *sk = ctx->sk;
   if (!sk) return GO_ON;
@@ -170,7 +172,7 @@ AMB_INLINE int on_event(struct bpf_sock_ops *ctx) {
     established(ctx, sk);
     break;
   case BPF_SOCK_OPS_STATE_CB:
-    if (ctx->args[1] == BPF_TCP_CLOSE) over(ctx, sk);
+    if (ctx->args[1] == BPF_TCP_CLOSE) over(ctx, sk, 0, ctx->args[0]);
     break;
   }
   return GO_ON;

@@ -199,8 +199,8 @@ class Flow(ctypes.Structure):
         ("dialled", Ip),
         ("dialled_port", ctypes.c_uint16),
         ("kind", ctypes.c_uint8),
-        ("sealed", ctypes.c_uint8),
-        ("zero", ctypes.c_uint32),
+        ("zero", ctypes.c_uint8),
+        ("zero_too", ctypes.c_uint32),
     )
 
 

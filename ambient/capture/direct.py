@@ -62,7 +62,7 @@ class Flow:
     started_ns: int
     established_ns: int | None
     admitted: bool  # the server's socket lookup let it in
-    sealed: bool  # it was established without that: nothing the application sends leaves the pod
+    sealed: bool  # it was established without that, which was its end: nothing the application sends leaves the pod
 
 
 class Outcome(enum.Enum):
@@ -70,7 +70,7 @@ class Outcome(enum.Enum):
 
     REFUSED = "refused"  # by the verdict: connect() failed, there was no connection
     FAILED = "failed"  # never established: `error` says why
-    UNADMITTED = "unadmitted"  # answered by somebody whom this node did not let it in to; no byte of it has left
+    UNADMITTED = "unadmitted"  # answered by somebody whom this node did not let it in to; no byte of it leaves
     CLOSED = "closed"
     RESET_CLIENT = "reset_client"  # given up by the client's application
     RESET_SERVER = "reset_server"
@@ -152,33 +152,37 @@ class Direct:
         found = []
         for packed, value in self._flows.items():
             key, row = abi.FlowKey.from_buffer_copy(packed), abi.Flow.from_buffer_copy(value)
-            found.append(_flow(key, row, row.admitted == row.started, bool(row.sealed)))
+            found.append(_flow(key, row, row.admitted == row.started, sealed=False))
         return found
 
     def destroy(self, flows: Iterable[Flow]) -> int:
-        """End these connections, at both of their ends that are on this node; how many sockets that were.
+        """End these connections, at both of their ends that are on this node; how many there still were.
 
         Either application gets an error (ECONNABORTED here, ECONNRESET there). What has ended meanwhile is no error.
+        Raises CaptureError, after having ended those that it could.
         """
-        ends: dict[int, set[tuple[Place, Place]]] = defaultdict(set)
+        ends: dict[int, dict[tuple[Place, Place], Flow]] = defaultdict(dict)
         for flow in flows:
-            ends[flow.client].add((flow.source, flow.destination))
+            ends[flow.client][flow.source, flow.destination] = flow
             if flow.server:
-                ends[flow.server].add((flow.destination, flow.source))
-        ended, failures = 0, []
+                ends[flow.server][flow.destination, flow.source] = flow
+        ended: set[Flow] = set()
+        failures = []
         for cookie, sockets in ends.items():
             where = self._where(cookie)
             if not where:
                 continue
             try:
-                ended += netns.run(where.fd, lambda these=sockets: sockdiag.destroy(these))  # type: ignore[misc]
+                ended.update(
+                    sockets[each] for each in netns.run(where.fd, functools.partial(sockdiag.destroy, sockets))
+                )
             except CaptureError as error:
                 failures.append(f"in the network namespace {cookie}: {error}")
             finally:
                 where.close()
         if failures:
             raise CaptureError(f"cannot end connections {'; '.join(failures)}")
-        return ended
+        return len(ended)
 
     def fileno(self) -> int:
         """Readable, for poll and asyncio, while read() would find something."""

@@ -29,11 +29,11 @@ _GONE = {errno.ENOENT, errno.ESTALE, errno.EOPNOTSUPP}  # EOPNOTSUPP: it waits o
 End = tuple[IPAddress, int]
 
 
-def destroy(connections: Iterable[tuple[End, End]]) -> int:
-    """End those of these (local, remote) that are there; how many were. Raises OSError with the kernel's errno."""
+def destroy(connections: Iterable[tuple[End, End]]) -> set[tuple[End, End]]:
+    """End those of these (local, remote) that are there; which were. Raises OSError with the kernel's errno."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
         kernel.bind((0, 0))
-        return sum(_destroy(kernel, local, remote) for local, remote in connections)
+        return {(local, remote) for local, remote in connections if _destroy(kernel, local, remote)}
 
 
 def _destroy(kernel: socket.socket, local: End, remote: End) -> bool:

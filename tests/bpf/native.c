@@ -92,7 +92,6 @@ const struct layout {
     AT(amb_flow, dialled),
     AT(amb_flow, dialled_port),
     AT(amb_flow, kind),
-    AT(amb_flow, sealed),
     SIZE(amb_ended),
     AT(amb_ended, client),
     AT(amb_ended, server),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
@@ -209,3 +211,36 @@ def test_a_label_that_forbids_it_cuts_what_is_open_and_what_follows_is_a_tunnel(
         assert paths(mesh) == [("destination", "tunnel")] * 2 + [("source", "tunnel")] * 2
     finally:
         mesh.label("pod/shop/web", label.partition("=")[0] + "-")
+
+
+@pytest.fixture
+def rewritten(mesh: Mesh) -> Iterator[None]:
+    """Something on the node gives connections between its pods another source: not tunnels, only the app's port."""
+    inside = ["ip", "netns", "exec", mesh.facts["nodes"]["node2"]["netns"], "nft"]
+    rule = f"ip daddr {mesh.ip('shop/web')} tcp dport 8080 masquerade"
+    chain = "chain after { type nat hook postrouting priority 0; " + rule + "; }"
+    subprocess.run([*inside, "add table ip meddler { " + chain + " }"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*inside, "delete table ip meddler"], check=True)
+
+
+def test_where_something_rewrites_addresses_nothing_is_said_and_the_pair_goes_through_the_engine(
+    mesh: Mesh, request: pytest.FixtureRequest
+) -> None:
+    other = mesh.puppet("shop/other")
+    warm(mesh, "shop/other")
+    assert other.ask("web", family=4).error == ""
+    request.getfixturevalue("rewritten")
+    mesh.mark()
+    assert other.ask("web", text="echo unheard", family=4, timeout=2).error
+    row = mesh.record("destination", path="direct", source_pod="other", verdict="deny")
+    assert (row["reason"], row["end"], row["bytes_sent"]) == ("unadmitted", "unadmitted", 0)
+    assert "pod shop/other to pod shop/web" in mesh.new_log("node2")
+    assert "unheard" not in {event["text"].partition(" ")[2] for event in mesh.events("shop/web", "line")}
+    mesh.mark()
+    for _ in range(2):
+        assert other.ask("web", family=4).error == ""
+    rows(mesh, 4)
+    assert paths(mesh) == [("destination", "tunnel")] * 2 + [("source", "tunnel")] * 2
