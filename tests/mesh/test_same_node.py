@@ -219,7 +219,7 @@ def rewritten(mesh: Mesh) -> Iterator[None]:
     inside = ["ip", "netns", "exec", mesh.facts["nodes"]["node2"]["netns"], "nft"]
     rule = f"ip daddr {mesh.ip('shop/web')} tcp dport 8080 masquerade"
     chain = "chain after { type nat hook postrouting priority 0; " + rule + "; }"
-    subprocess.run([*inside, "add table ip meddler { " + chain + " }"], check=True)
+    subprocess.run([*inside, "-f", "-"], input=f"table ip meddler {{\n{chain}\n}}\n", text=True, check=True)
     try:
         yield
     finally:
