@@ -216,10 +216,11 @@ class Map(_Owned):
                 if error.errno != errno_names.ENOENT:
                     raise
                 last = True  # and what it found on the way to the end is there
+            all_keys, all_values = keys.raw, values.raw  # each .raw is a copy of the whole
             for at in range(count.value):
                 yield (
-                    keys.raw[at * self._key_size : (at + 1) * self._key_size],
-                    values.raw[at * self._value_size : (at + 1) * self._value_size],
+                    all_keys[at * self._key_size : (at + 1) * self._key_size],
+                    all_values[at * self._value_size : (at + 1) * self._value_size],
                 )
             if last:
                 return
