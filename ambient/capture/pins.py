@@ -80,6 +80,7 @@ class Pins:
             pins = cls(cgroup, directory, _lock(directory, wait))
             undo.callback(pins.close)
             pins._load(undo)
+            pins._void_what_nobody_kept()
             pins._attach_hooks(HOOKS, undo, replaced)
             pins._adopt_lookups(undo, replaced)
             undo.pop_all()
@@ -174,6 +175,19 @@ class Pins:
         # now, rather than when the first pod is enrolled: that it loads, and its maps
         for program in self._lookup_programs(0).values():
             program.close()
+
+    def _void_what_nobody_kept(self) -> None:
+        """Verdicts hold only under connect hooks that read them: others were attached by an agent that knew of none."""
+        verdicts = self.maps["verdicts"]
+        for hook in ("connect4", "connect6"):
+            with ExitStack() as opened:
+                link = Link.pinned(self._hook_path(hook))
+                if link and opened.enter_context(link) and self._attached(link):
+                    program = opened.enter_context(Program.by_id(link.state().program))
+                    if verdicts.id in program.maps():
+                        continue
+                for key in verdicts:
+                    verdicts.delete(key)
 
     def _load_object(self, name: str, undo: ExitStack) -> dict[str, Program]:
         with Object(_elf(name), name) as loaded:
