@@ -9,7 +9,7 @@ import pytest
 from ambient.capture import Role, direct
 from ambient.capture.abi import Kind
 
-from .. import pods
+from .. import apps, pods
 from .conftest import Pair
 
 pytestmark = pytest.mark.kernel
