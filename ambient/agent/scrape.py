@@ -35,7 +35,11 @@ class Scrape:
 
     async def text(self) -> str:
         """The metrics, live connections included."""
-        self._live = [Live(flow, ending.sent, ending.received) for flow, ending in await self.connections()]
+        self._live = [
+            Live(side, ending.sent, ending.received)
+            for flow, ending in await self.connections()
+            for side in self._agent.telemetry.both(flow)
+        ]
         self._datagrams = await self._agent.in_order(self._count_datagrams)
         return await self._agent.metrics.text()
 

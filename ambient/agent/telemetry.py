@@ -32,11 +32,14 @@ class Telemetry:
         self._metrics.ended(flow, ending)
         for other in self._others:
             other(flow, ending)
-        if flow.reporter == "destination":
-            mirrored = self._mirrored.of(flow)
+        for mirrored in self.both(flow)[1:]:
             self._metrics.mirrored(mirrored, ending)
             for other in self._others:
                 other(mirrored, ending)
+
+    def both(self, flow: Flow) -> tuple[Flow, ...]:
+        """As its reporter tells it, and of a direct one as the other side would."""
+        return (flow, self._mirrored.of(flow)) if flow.path == "direct" else (flow,)
 
     def flush(self) -> None:
         """What was written has left the agent when this returns, as far as it can."""

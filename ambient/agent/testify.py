@@ -34,7 +34,7 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
     doors = [
         (pod.key, ip, port) for pod in captured if (port := evidence.port_to_try(world, pod)) for ip in pod.addresses
     ]
-    knocks, live = await asyncio.gather(agent.knocks.at([(ip, port) for _, ip, port in doors]), _live(scrape))
+    knocks, live = await asyncio.gather(agent.knocks.at([(ip, port) for _, ip, port in doors]), _live(agent, scrape))
     seen = {}
     vouched = await agent.ways.admitted()
     clear = {pod.key: await _in_the_clear(agent, pod) for pod in captured}
@@ -74,10 +74,10 @@ def _is_vouched(
     return not vouched.isdisjoint(ends)
 
 
-async def _live(scrape: Scrape) -> list[Flow] | None:
+async def _live(agent: Agent, scrape: Scrape) -> list[Flow] | None:
     try:
         async with asyncio.timeout(ENGINE_S):
-            return [flow for flow, _ in await scrape.connections()]
+            return [side for flow, _ in await scrape.connections() for side in agent.telemetry.both(flow)]
     except TimeoutError:
         return None
 

@@ -189,8 +189,10 @@ class Ways:
         return frozenset((each.source, each.destination) for each in flows if each.admitted) | frozenset(self._over)
 
     async def numbers(self) -> frozenset[int]:
-        """The decisions that live connections were let through by."""
-        return frozenset(each.number for each in await self._in_order(self._kernel.flows))
+        """The decisions that live connections were let through by; of the others' everything is recorded."""
+        found = frozenset(each.number for each in await self._in_order(self._kernel.flows))
+        self.drain()  # the kernel tells of an end before it takes the connection from its list
+        return found
 
     async def take_over(self) -> None:
         """What an earlier agent left: none of its verdicts stands, and its connections are decisions, to be judged.
@@ -213,8 +215,8 @@ class Ways:
         self._kernel.read(partial(self._ended, offset), BATCH)
         self._observer.flush()
 
-    def close(self) -> None:
-        """Write what has ended until now; what ends later the next agent will find."""
+    def drain(self) -> None:
+        """Write all that has ended until now."""
         if self._reading:
             while self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH):
                 pass

@@ -302,10 +302,10 @@ async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_worl
 ) -> None:
     node.dial()
     node.kernel.end(node.connect(endpoint=NEAR))
-    node.ways.close()
+    node.ways.drain()
     assert node.records.direct == []
     await node.ways.take_over()
-    node.ways.close()
+    node.ways.drain()
     assert len(node.records.direct) == 1
     asyncio.get_running_loop().remove_reader(node.kernel.fileno())
 
@@ -355,6 +355,22 @@ async def test_a_connection_of_a_pod_that_nobody_knows_any_more_is_ended(node: N
     node.connect(NEAR)
     after = await next_agent(node.kernel, a_near_pod(enrolled=False))
     assert after.kernel.live == []
+
+
+@in_a_loop
+async def test_a_decision_is_dropped_when_the_last_record_under_it_is_written(node: Node) -> None:
+    await node.ways.take_over()
+    node.dial()
+    flow = node.connect(endpoint=NEAR)
+    node.change(a_near_pod(ready=False))
+    node.proxy.decisions.drop_unused(node.proxy.decisions.out_of_force(), await node.ways.numbers())
+    assert node.proxy.decisions.get(flow.number) is not None
+    node.kernel.end(flow)
+    numbers = await node.ways.numbers()
+    assert (numbers, len(node.records.direct)) == (frozenset(), 1)
+    node.proxy.decisions.drop_unused(node.proxy.decisions.out_of_force(), numbers)
+    assert node.proxy.decisions.get(flow.number) is None
+    asyncio.get_running_loop().remove_reader(node.kernel.fileno())
 
 
 @in_a_loop
