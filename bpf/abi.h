@@ -238,7 +238,7 @@ enum amb_reason {
   AMB_CONNECT_UNTOLD,    /* likewise, and there was no room to tell the agent */
   AMB_CONNECT_NO_ROOM,   /* captured: its record might find no room */
   AMB_CONNECT_NO_SERVER, /* captured: the verdict's endpoint is not captured (any more), or of another family */
-  AMB_CONNECT_DIVERTED,  /* captured at the last moment: it could not be announced, or would send data unasked */
+  AMB_CONNECT_DIVERTED,  /* captured at the last moment: not to be announced, or it would send data unasked */
   AMB_LOOKUP_DIRECT,     /* announced by this node's connect hook, and still allowed */
   AMB_FLOW_SEALED,       /* established without having been admitted: no byte leaves */
   AMB_FLOW_UNTOLD,       /* ended, and there was no room to tell the agent: never */

@@ -63,11 +63,18 @@ AMB_INLINE long to_engine(struct bpf_sock_ops *ctx, const struct bpf_sock *sk) {
   return bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
-// Before anything is sent: the engine takes it after all. If it cannot be marked it is a stranger to the server, too.
+// Before anything is sent: the engine takes it after all. If it cannot be marked it is a stranger to the server, and
+// sealed when it is established.
 AMB_INLINE void divert(struct bpf_sock_ops *ctx, const struct bpf_sock *sk, struct amb_socket *socket) {
-  socket->remote = 1;
-  to_engine(ctx, sk);
+  socket->started = 0;
+  socket->remote = !to_engine(ctx, sk);
   amb_count(AMB_CONNECT_DIVERTED);
+}
+
+// An address that is not the client's own: the engine knows what to think of it.
+AMB_INLINE int is_strange(const struct amb_socket *socket) {
+  const struct amb_pod *client = bpf_map_lookup_elem(&pods, &socket->client);
+  return !client || !amb_pod_owns(client, &socket->flow.source);
 }
 
 AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
@@ -80,6 +87,7 @@ AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   if (bpf_ringbuf_query(&ended, BPF_RB_AVAIL_DATA) > AMB_RING_BACKLOG) return divert(ctx, sk, socket);
 
   socket->flow = key_of(ctx);
+  if (socket->kind == AMB_KIND_DIRECT && is_strange(socket)) return divert(ctx, sk, socket);
   socket->started = bpf_ktime_get_ns();
   struct amb_flow flow = {
       .client = socket->client,
@@ -148,9 +156,9 @@ AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 state, 
 
 AMB_INLINE void established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   struct amb_socket *socket = ours(sk);
-  if (!socket || !socket->started) return;
+  if (!socket) return;
   struct amb_flow_key key = socket->flow;
-  struct amb_flow *flow = bpf_map_lookup_elem(&flows, &key);
+  struct amb_flow *flow = socket->started ? bpf_map_lookup_elem(&flows, &key) : 0;
   if (flow && !flow->established) flow->established = bpf_ktime_get_ns();
   if (socket->kind != AMB_KIND_DIRECT || (flow && flow->admitted == socket->started)) return;
   // Somebody has answered whom we did not let it in to. Not even the handshake's last packet goes there, and as nothing

@@ -138,6 +138,7 @@ class Capture:
     def leave(self, cookie: int) -> None:
         """Stop capturing. Open connections go on, so rule and table stay until forget()."""
         self._tables.stop(cookie)
+        self._direct.forget(cookie)
         if pod := self._pods.get(cookie):
             pod.capturing = False
 
@@ -152,7 +153,6 @@ class Capture:
             finally:
                 where.close()
         self._pins.detach_lookup(cookie)
-        self._direct.forget(cookie)
         self._tables.forget(cookie)
 
     def enrolled(self) -> dict[int, Enrolled]:

@@ -61,6 +61,16 @@ def test_what_is_no_plain_connect_goes_through_the_engine(pair4: Pair, how: str)
     assert pair4.capture.direct.flows() == pair4.ended(0)
 
 
+def test_a_source_that_is_not_the_pods_own_address_is_the_engines_to_judge(pair: Pair) -> None:
+    another = {"v6": "fd77:1::99"}.get(pair.family, "10.77.1.99")
+    pair.client.ip(f"addr add {another} dev eth0 nodad" if pair.family == "v6" else f"addr add {another}/24 dev eth0")
+    pair.allow(pair.at)
+    source = f"::ffff:{another}" if pair.family == "v4-mapped" else another
+    assert _through_engine(pair, pair.at, f"source={source}")
+    assert pair.counted("connect_diverted") == [1]
+    assert pair.capture.direct.flows() == pair.ended(0)
+
+
 @pytest.mark.parametrize(
     ("changed", "counted"),
     [

@@ -113,6 +113,21 @@ def test_destroyed_at_once_at_both_ends_and_the_listener_lives(pair: Pair) -> No
     assert again.receive() == "talked"
 
 
+def test_what_comes_late_does_not_change_what_was_let_in(pair: Pair) -> None:
+    """The verdict is gone, the server's end too, and the client speaks once more."""
+    pair.allow(pair.vip)
+    server = pair.serve()
+    app = pair.client.start(apps.move, *pair.spelled(pair.vip))
+    assert app.receive() == "ready"
+    pair.delete(pair.vip)
+    server.finish()
+    app.tell(("sendall", b"too late"))
+    assert app.receive() in ("", "BrokenPipeError", "ConnectionResetError")
+    (record,) = pair.ended()
+    assert (record.flow.admitted, record.outcome) == (True, Outcome.RESET_SERVER)
+    app.finish()
+
+
 def test_thousands_each_way_are_recorded_exactly(pair: Pair) -> None:
     count = 3000
     back = Pair(pair.capture, pair.server, pair.client, pair.family)
