@@ -28,6 +28,7 @@ from ambient.observe.records import Ending, Flow
 
 T = TypeVar("T")
 BATCH = 64  # records read at once; then they are written, and the loop has its turn
+GATHER_S = 0.005  # how long a record may wait for others
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 AGAIN_S = 0.2  # what could not be ended is tried again
 OVER = 4096  # ended connections whose ends are remembered
@@ -85,6 +86,7 @@ class Ways:
         self._over: deque[tuple[Place, Place]] = deque(maxlen=OVER)
         self._full = False
         self._reading = False  # there is a World to name who they were
+        self._due_to_read: asyncio.TimerHandle | None = None
 
     # Verdicts
 
@@ -159,6 +161,8 @@ class Ways:
                     self._settled.notify_all()
         finally:
             loop.remove_reader(self._kernel.fileno())
+            if self._due_to_read is not None:
+                self._due_to_read.cancel()
 
     def _end(self, cuts: dict[int, set[Place] | None]) -> None:
         """Beside the event loop."""
@@ -204,23 +208,40 @@ class Ways:
         for flow in await self._in_order(self._kernel.flows):
             question, seen, way = direct_endings.inherited(flow, world, self._pods)
             self._decisions.inherit(flow.number, question, seen, way)
-        asyncio.get_running_loop().add_reader(self._kernel.fileno(), self.read)
         self._reading = True
+        self._await_endings()
 
     # Endings
 
-    def read(self) -> None:
-        """Write the records of those that ended. What is left is read in the loop's next turn."""
-        offset = direct_endings.realtime_offset()
-        self._kernel.read(partial(self._ended, offset), BATCH)
+    def read(self) -> int:
+        """Write the records of some that ended; how many."""
+        count = self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH)
         self._observer.flush()
+        return count
 
     def drain(self) -> None:
         """Write all that has ended until now."""
-        if self._reading:
-            while self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH):
-                pass
-            self._observer.flush()
+        while self._reading and self.read():
+            pass
+
+    def _await_endings(self) -> None:
+        asyncio.get_running_loop().add_reader(self._kernel.fileno(), self._gather)
+
+    def _gather(self) -> None:
+        """Some have ended. Those of the next moment are read with them: to be woken costs more than to write one."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._kernel.fileno())
+        self._due_to_read = loop.call_later(GATHER_S, self._read_on)
+
+    def _read_on(self) -> None:
+        count = BATCH
+        try:
+            count = self.read()
+        finally:  # one that could not be written is gone, and the loop tells of it; those behind it are read
+            if count < BATCH:
+                self._await_endings()
+            else:
+                self._due_to_read = asyncio.get_running_loop().call_later(0, self._read_on)
 
     def _ended(self, offset: int, ended: direct.Ended) -> None:
         self._observer.ended_directly(self._flow(ended.flow, ended.outcome), direct_endings.ending(ended, offset))

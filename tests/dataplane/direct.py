@@ -43,12 +43,14 @@ class Records(proxied.Records):
         super().__init__()
         self.direct: list[tuple[Flow, Ending]] = []
         self.flushed = 0
+        self.written = asyncio.Event()
 
     def ended_directly(self, flow: Flow, ending: Ending) -> None:
         self.direct.append((flow, ending))
 
     def flush(self) -> None:
         self.flushed += 1
+        self.written.set()
 
 
 def in_a_loop(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:

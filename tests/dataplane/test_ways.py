@@ -245,14 +245,23 @@ def test_a_record_has_both_identities_the_rule_and_the_bytes(node: Node) -> None
     assert node.records.flushed == 1
 
 
-def test_more_than_a_batch_is_read_in_turns(node: Node) -> None:
+@in_a_loop
+async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch_in_turns(node: Node) -> None:
+    await node.ways.take_over()
+    running = asyncio.create_task(node.ways.run())
     node.dial()
     for port in range(ways.BATCH + 1):
         node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
-    node.ways.read()
-    assert len(node.records.direct) == ways.BATCH
-    node.ways.read()
-    assert len(node.records.direct) == ways.BATCH + 1
+    async with asyncio.timeout(5):
+        while len(node.records.direct) <= ways.BATCH:
+            await node.records.written.wait()
+            node.records.written.clear()
+    assert node.records.flushed == 2
+    node.kernel.end(node.connect(endpoint=NEAR))
+    async with asyncio.timeout(5):
+        await node.records.written.wait()
+    assert (len(node.records.direct), node.records.flushed) == (ways.BATCH + 2, 3)
+    running.cancel()
 
 
 @in_a_loop
