@@ -30,7 +30,7 @@ class Scrape:
             ready=lambda: not agent.not_ready(),
             records_dropped=lambda: agent.journal.dropped,
             kernel_verdicts=lambda: len(agent.ways),
-            pairs_aside=lambda: len(agent.ways.aside),
+            pairs_aside=lambda: len(agent.ways.ended.aside),
         )
 
     async def text(self) -> str:

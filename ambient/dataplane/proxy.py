@@ -87,7 +87,7 @@ class Proxy:
 
     def let_pass(self, ways: Ways, captured: Callable[[str], int | None]) -> None:
         """From now on the kernel does by itself what it may. `captured`: a pod's netns cookie, by workload key."""
-        self.ways, self._here = ways, outbound.Here(captured=captured, aside=ways.aside)
+        self.ways, self._here = ways, outbound.Here(captured=captured, aside=ways.ended.aside)
 
     def judge(self, question: Question) -> Outcome:
         match question:

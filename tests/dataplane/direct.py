@@ -140,4 +140,4 @@ class Node:
         finally:
             running.cancel()
         while self.kernel.ring:
-            self.ways.read()
+            self.ways.ended.read()

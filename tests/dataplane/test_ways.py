@@ -11,7 +11,7 @@ import pytest
 
 from ambient.capture.abi import Kind
 from ambient.capture.direct import Endpoint, Outcome
-from ambient.dataplane import ways
+from ambient.dataplane import ended, ways
 from ambient.model.mesh import (
     Action,
     AuthorizationPolicy,
@@ -125,7 +125,7 @@ def test_what_a_pod_must_not_dial_is_refused_by_the_kernel_and_recorded(kernel: 
     node.dial(place)  # type: ignore[arg-type]
     with pytest.raises(PermissionError):
         node.connect(place)  # type: ignore[arg-type]
-    node.ways.read()
+    node.ways.ended.read()
     ((flow, ending),) = node.records.direct
     assert (flow.reporter, flow.verdict, flow.path) == ("source", "deny", "none")
     assert flow.reason == ("not_in_registry" if place == OUTSIDE else "mtls_required")
@@ -231,7 +231,7 @@ def test_an_unchanged_decision_asks_the_kernel_nothing(node: Node) -> None:
 def test_a_record_has_both_identities_the_rule_and_the_bytes(node: Node) -> None:
     node.dial()
     node.kernel.end(node.connect(endpoint=NEAR), sent=10, got=2000)
-    node.ways.read()
+    node.ways.ended.read()
     ((flow, ending),) = node.records.direct
     assert (flow.reporter, flow.path, flow.security) == ("destination", "direct", "unknown")
     assert (flow.source.principal, flow.destination.principal) == (
@@ -250,17 +250,17 @@ async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch
     await node.ways.take_over()
     running = asyncio.create_task(node.ways.run())
     node.dial()
-    for port in range(ways.BATCH + 1):
+    for port in range(ended.BATCH + 1):
         node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
     async with asyncio.timeout(5):
-        while len(node.records.direct) <= ways.BATCH:
+        while len(node.records.direct) <= ended.BATCH:
             await node.records.written.wait()
             node.records.written.clear()
     assert node.records.flushed == 2
     node.kernel.end(node.connect(endpoint=NEAR))
     async with asyncio.timeout(5):
         await node.records.written.wait()
-    assert (len(node.records.direct), node.records.flushed) == (ways.BATCH + 2, 3)
+    assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
     running.cancel()
 
 
@@ -269,7 +269,7 @@ async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_othe
     node.dial()
     failed = replace(node.connect(endpoint=NEAR), established_ns=None)
     node.kernel.end(failed, Outcome.FAILED, error=errno.ECONNREFUSED)
-    node.ways.read()
+    node.ways.ended.read()
     assert node.records.direct[0][1].error == errno.ECONNREFUSED
     assert node.records.failures == ["dial"]
     assert node.verdict() is None
@@ -280,10 +280,10 @@ async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_othe
 async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
     node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ways, "ASIDE_S", 0.0)
+    monkeypatch.setattr(ended, "ASIDE_S", 0.0)
     node.dial()
     node.kernel.end(replace(node.connect(endpoint=NEAR), admitted=False, sealed=True), Outcome.UNADMITTED)
-    node.ways.read()
+    node.ways.ended.read()
     ((flow, ending),) = node.records.direct
     assert (flow.verdict, flow.reason, ending.reason) == ("deny", "unadmitted", "unadmitted")
     assert "pod shop/client to pod shop/near" in caplog.text
@@ -291,7 +291,7 @@ async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_w
     assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
     asyncio.get_running_loop().call_later(0.01, (over := asyncio.Event()).set)
     await over.wait()
-    assert node.ways.aside == set()
+    assert node.ways.ended.aside == set()
     node.dial()
     assert node.verdict() is not None, "it is tried again"
 
@@ -301,8 +301,8 @@ def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) 
     flow = replace(node.connect(endpoint=NEAR), admitted=False, sealed=True)
     node.change(a_near_pod(ready=False))
     node.kernel.end(flow, Outcome.UNADMITTED)
-    node.ways.read()
-    assert node.ways.aside == set()
+    node.ways.ended.read()
+    assert node.ways.ended.aside == set()
 
 
 @in_a_loop
@@ -311,10 +311,10 @@ async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_worl
 ) -> None:
     node.dial()
     node.kernel.end(node.connect(endpoint=NEAR))
-    node.ways.drain()
+    node.ways.ended.drain()
     assert node.records.direct == []
     await node.ways.take_over()
-    node.ways.drain()
+    node.ways.ended.drain()
     assert len(node.records.direct) == 1
     asyncio.get_running_loop().remove_reader(node.kernel.fileno())
 
@@ -391,5 +391,5 @@ async def test_what_is_alive_is_told_with_its_decision(node: Node) -> None:
     assert await node.ways.numbers() == {flow.number}
     assert (flow.source, flow.destination) in await node.ways.admitted()
     node.kernel.end(flow)
-    node.ways.read()
+    node.ways.ended.read()
     assert (flow.source, flow.destination) in await node.ways.admitted(), "its server may not have closed yet"
