@@ -55,6 +55,8 @@ REMOVALS: dict[str, Removal] = {
     "every pinned lookup": lambda mesh: kernel.unpin(mesh, "lookup"),
     "the setsockopt hook": lambda mesh: kernel.detach(mesh, "node1", "links/setsockopt"),
     "the setsockopt hook's spare": lambda mesh: kernel.detach(mesh, "node1", "links_spare/setsockopt"),
+    "the sock_ops hook": lambda mesh: kernel.detach(mesh, "node2", "links/sock_ops"),
+    "the sock_ops hook's spare": lambda mesh: kernel.detach(mesh, "node2", "links_spare/sock_ops"),
     "the exemption of the engines": lambda mesh: kernel.delete_exemptions(mesh),
     "what announces direct connections": lambda mesh: kernel.detach(mesh, "node2", "links/sock_ops"),
     "its spare": lambda mesh: kernel.detach(mesh, "node2", "links_spare/sock_ops"),
