@@ -58,8 +58,6 @@ REMOVALS: dict[str, Removal] = {
     "the sock_ops hook": lambda mesh: kernel.detach(mesh, "node2", "links/sock_ops"),
     "the sock_ops hook's spare": lambda mesh: kernel.detach(mesh, "node2", "links_spare/sock_ops"),
     "the exemption of the engines": lambda mesh: kernel.delete_exemptions(mesh),
-    "what announces direct connections": lambda mesh: kernel.detach(mesh, "node2", "links/sock_ops"),
-    "its spare": lambda mesh: kernel.detach(mesh, "node2", "links_spare/sock_ops"),
     "every verdict": lambda mesh: kernel.empty(mesh, "node2", "verdicts"),
     "every announcement": lambda mesh: kernel.empty(mesh, "node2", "flows"),
     "the routes of the client": lambda mesh: kernel.delete_routes(mesh, CLIENT),
