@@ -66,7 +66,8 @@ def judge(
             )
         case route.Carry() as carry:
             outcome = _carry(question, world, client, carry, source, rng)
-            return _directly(outcome, question, world, client, carry, here) if mine and not outcome.sampled else outcome
+            few = len(carry.choices) <= samenode.MOST_ENDPOINTS
+            return _directly(outcome, question, world, client, carry, here) if mine and few else outcome
 
 
 def recheck(question: Outbound, hop: Hop, world: World) -> samenode.Direct | samenode.Indirect:

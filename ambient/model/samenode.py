@@ -14,6 +14,7 @@ from ambient.model import policy
 from ambient.model.mesh import TUNNEL_PORT, IPAddress, SameNode, Workload
 from ambient.model.world import World
 
+MOST_ENDPOINTS = 16  # that the kernel chooses among: what has more is the engine's (bpf/abi.h, AMB_ENDPOINTS)
 _DENIES = frozenset({"same_node_mtls", "waypoint"})
 # Labels that lead a pod's connections through a waypoint, which alone may then dial it.
 WAYPOINT = ("ambient.dev/waypoint", "istio.io/use-waypoint")

@@ -41,7 +41,8 @@ def explain(world: World, source: str, to: str) -> Row:
                 endpoints.append(_row(ip, named.port, "plaintext", "allow", rule="outside the mesh", why=passed.why))
             case route.Carry() as carry:
                 says.append(carry.why)
-                endpoints += [_carried(world, who, choice) for choice in carry.choices]
+                may_choose = len(carry.choices) <= samenode.MOST_ENDPOINTS
+                endpoints += [_carried(world, who, choice, kernel=may_choose) for choice in carry.choices]
     verdicts = {str(row["verdict"]) for row in endpoints}
     return {
         "from": who.key,
@@ -85,12 +86,13 @@ def _uncaptured(world: World, who: Workload, ip: IPAddress, port: int) -> Iterat
             yield _judged(world, who, server, endpoint.address, endpoint.ports[port], tunnel=False)
 
 
-def _carried(world: World, who: Workload, choice: route.Choice) -> Row:
+def _carried(world: World, who: Workload, choice: route.Choice, *, kernel: bool) -> Row:
+    """`kernel`: it may choose, but never what is for when others fail."""
     if choice.workload is None:
         return _row(choice.address, choice.port, "plaintext", "allow", rule="outside the mesh", weight=choice.weight)
     tunnel = choice.identity is not None
     row = _judged(world, who, choice.workload, choice.address, choice.port, tunnel=tunnel)
-    if tunnel and choice.workload.node == who.node:
+    if tunnel and kernel and choice.weight and choice.workload.node == who.node:
         row |= _on_the_node(samenode.between(world, who, choice.workload, choice.address, choice.port))
     return row | {"weight": choice.weight}
 

@@ -6,6 +6,7 @@ import ctypes
 
 from ambient.capture import abi, direct
 from ambient.capture.abi import Kind
+from ambient.model import samenode
 from ambient.model.mesh import address
 
 HERE, THERE, DIALLED = address("10.0.0.1"), address("fd00::2"), address("10.96.0.1")
@@ -38,3 +39,7 @@ def test_nothing_is_left_out() -> None:
         (direct._ENDED, abi.Ended),
     ):
         assert at_once.size == ctypes.sizeof(mirror)
+
+
+def test_the_model_knows_how_many_endpoints_a_verdict_holds() -> None:
+    assert samenode.MOST_ENDPOINTS == abi.ENDPOINTS

@@ -82,6 +82,14 @@ def test_on_one_node_it_goes_directly_or_is_said_why_not(near: Workload, path: s
     assert row["client_identity"] == "spiffe://cluster.local/ns/shop/sa/client"
 
 
+def test_a_service_of_more_pods_than_the_kernel_chooses_among_is_the_engines() -> None:
+    few = [a_pod(f"shop/near-{n}", f"10.0.0.{n}") for n in range(10, 26)]
+    near = a_service("shop/near", "10.96.0.9")
+    assert {row["path"] for row in ask(near, *few, to="near:80")["endpoints"]} == {"direct"}
+    more = [*few, a_pod("shop/near-26", "10.0.0.26")]
+    assert {row["path"] for row in ask(near, *more, to="near:80")["endpoints"]} == {"tunnel"}
+
+
 def test_what_is_denied_on_one_node_is_denied_in_a_tunnel_as_before() -> None:
     nobody = AuthorizationPolicy(namespace="shop", name="nobody", selector={"app": "near"})
     row = only(ask(NEAR, nobody, to="near-1:8080"))
