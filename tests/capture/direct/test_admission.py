@@ -161,6 +161,17 @@ def test_a_syn_that_comes_again_is_let_in_again(pair: Pair, app: pods.Remote) ->
     client.finish()
 
 
+def test_a_server_under_a_flood_that_answers_with_cookies_lets_it_in(pair: Pair, app: pods.Remote) -> None:
+    """Nothing is kept of the SYN: the handshake's last packet looks for a listener again."""
+    pods.sh(f"ip netns exec {pair.server.name} sysctl -qw net.ipv4.tcp_syncookies=2")
+    pair.allow(pair.vip)
+    assert pair.dial(pair.vip)["said"] == b"app"
+    app.receive()
+    (record,) = pair.ended()
+    assert (record.flow.admitted, record.bytes_in) == (True, 3)
+    assert pair.counted("lookup_direct") == [2]
+
+
 def test_a_server_without_its_entry_lets_nothing_in(pair: Pair, app: pods.Remote, bpffs: Any) -> None:
     pair.allow(pair.vip)
     with pods.unforwarded(pair.client.node):
