@@ -106,13 +106,14 @@ AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   }
 }
 
-// bytes_acked counts our SYN and our FIN, bytes_received the server's FIN.
+// bytes_acked counts our SYN and our FIN, bytes_received the server's FIN. (A socket that was restored into its
+// connection by TCP_REPAIR has sent no SYN.)
 AMB_INLINE void count_bytes(struct bpf_sock_ops *ctx, const struct tcp_sock *tcp, struct amb_ended *record) {
   if (!record->established) return;
   int fin_sent = record->last != BPF_TCP_ESTABLISHED && record->last != BPF_TCP_CLOSE_WAIT;
-  int fin_acknowledged = fin_sent && tcp->snd_una == tcp->write_seq;
+  __u64 not_bytes = 1 + (fin_sent && tcp->snd_una == tcp->write_seq);
   int fin_received = tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >> SOCK_DONE & 1;
-  record->bytes_out = ctx->bytes_acked - 1 - fin_acknowledged;
+  record->bytes_out = ctx->bytes_acked > not_bytes ? ctx->bytes_acked - not_bytes : 0;
   record->bytes_in = ctx->bytes_received - fin_received;
 }
 

@@ -50,6 +50,16 @@ def talk(channel: socket.socket, to: str, port: int, send: int, receive: int, en
         tell(channel, "ended")
 
 
+def hang_up(channel: socket.socket, at: str, port: int) -> None:
+    """Accept everybody and close, whatever has become of them."""
+    with socket.create_server(
+        (at, port), backlog=128, family=socket.AF_INET6 if ":" in at else socket.AF_INET
+    ) as server:
+        tell(channel, "listening")
+        while True:
+            server.accept()[0].close()
+
+
 def answer(channel: socket.socket, at: str, port: int, receive: int, send: int, end: str) -> None:
     """Serve one connection after the other like that."""
     with socket.create_server((at, port), family=socket.AF_INET6 if ":" in at else socket.AF_INET) as server:

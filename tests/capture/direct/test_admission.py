@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ambient.capture import Role
+from ambient.capture import Role, direct
 from ambient.capture.abi import Kind
 
 from .. import apps, pods
 from ..test_attack import send
 from .conftest import PORT, Pair
-from .talk import CLOSE, WAIT, answer, talk
+from .talk import CLOSE, WAIT, answer, hang_up, talk
 
 pytestmark = pytest.mark.kernel
 
@@ -161,6 +161,17 @@ def test_a_syn_that_comes_again_is_let_in_again(pair: Pair, app: pods.Remote) ->
     client.finish()
 
 
+def test_a_server_under_a_flood_that_answers_with_cookies_lets_it_in(pair: Pair, app: pods.Remote) -> None:
+    """Nothing is kept of the SYN: the handshake's last packet looks for a listener again."""
+    pods.sh(f"ip netns exec {pair.server.name} sysctl -qw net.ipv4.tcp_syncookies=2")
+    pair.allow(pair.vip)
+    assert pair.dial(pair.vip)["said"] == b"app"
+    app.receive()
+    (record,) = pair.ended()
+    assert (record.flow.admitted, record.bytes_in) == (True, 3)
+    assert pair.counted("lookup_direct") == [2]
+
+
 def test_a_server_without_its_entry_lets_nothing_in(pair: Pair, app: pods.Remote, bpffs: Any) -> None:
     pair.allow(pair.vip)
     with pods.unforwarded(pair.client.node):
@@ -170,3 +181,31 @@ def test_a_server_without_its_entry_lets_nothing_in(pair: Pair, app: pods.Remote
     assert client.receive() in (apps.REFUSED, "TimeoutError")
     assert not app.waiting()
     client.finish()
+
+
+def test_under_a_storm_of_connects_nothing_lives_on_by_a_verdict_that_was_taken_back(pair: Pair) -> None:
+    server = pair.server.start(hang_up, str(pair.at[0]), PORT)
+    assert server.receive() == "listening"
+    pair.allow(pair.vip)
+    storms = [pair.client.start(apps.knock, *pair.spelled(pair.vip)) for _ in range(4)]
+    assert [storm.receive() for storm in storms] == ["knocking"] * 4
+    ended: list[direct.Ended] = []
+    for _ in range(50):
+        number = pair.allow(pair.vip)
+        pods.eventually(lambda: pair.capture.direct.read(ended.append))
+        pair.delete(pair.vip)
+        pair.capture.direct.destroy(pair.capture.direct.flows())
+        assert [flow for flow in pair.capture.direct.flows() if flow.admitted or flow.number != number] == []
+        while not apps.idle(pair.listeners["server"][Role.INBOUND_PLAIN]):
+            pair.listeners["server"][Role.INBOUND_PLAIN].accept()[0].close()
+        while not apps.idle(pair.listeners["client"][Role.OUTBOUND]):
+            pair.listeners["client"][Role.OUTBOUND].accept()[0].close()
+    for storm in storms:
+        storm.tell("stop")
+        assert storm.receive()
+    pods.eventually(lambda: not pair.capture.direct.flows())
+    while pair.capture.direct.read(ended.append):
+        pass
+    announced = pair.counted("connect_direct")[0] - pair.counted("connect_diverted")[0]
+    assert len(ended) == announced
+    assert pair.counted("flow_untold") == [0]

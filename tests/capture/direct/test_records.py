@@ -113,6 +113,33 @@ def test_destroyed_at_once_at_both_ends_and_the_listener_lives(pair: Pair) -> No
     assert again.receive() == "talked"
 
 
+def test_one_that_is_still_being_opened_is_destroyed_too(pair: Pair) -> None:
+    pair.allow(pair.vip)
+    with pods.unforwarded(pair.client.node):
+        app = pair.client.start(apps.dial, *pair.spelled(pair.vip))
+        flows = pods.eventually(pair.capture.direct.flows)
+        assert pair.capture.direct.destroy(flows) == 1
+        assert app.receive() == "ConnectionAbortedError"
+    (record,) = pair.ended()
+    assert (record.outcome, record.flow.established_ns) == (Outcome.DESTROYED, None)
+
+
+def test_a_record_outlives_the_process_and_its_cgroup(pair4: Pair) -> None:
+    """As when a pod is deleted: its last packets are still to be acknowledged."""
+    pair4.allow(pair4.vip)
+    server = pair4.server.start(answer, str(pair4.at[0]), PORT, 5, 3, WAIT)
+    assert server.receive() == "listening"
+    client = pair4.client.start(talk, *pair4.spelled(pair4.vip), 5, 3, WAIT)
+    assert client.receive() == "talked"
+    with pods.unforwarded(pair4.client.node):
+        client.finish()
+        pair4.client.cgroup.rmdir()
+        assert len(pair4.capture.direct.flows()) == 1
+    pair4.client.cgroup.mkdir()
+    (record,) = pair4.ended()
+    assert (record.bytes_out, record.bytes_in, record.outcome) == (5, 3, Outcome.CLOSED)
+
+
 def test_what_comes_late_does_not_change_what_was_let_in(pair: Pair) -> None:
     """The verdict is gone, the server's end too, and the client speaks once more."""
     pair.allow(pair.vip)
