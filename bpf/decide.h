@@ -38,8 +38,8 @@ AMB_INLINE int amb_ip_is_v4(const struct amb_ip *ip) {
   return !ip->word[0] && !ip->word[1] && ip->word[2] == amb_net32(0xffff);
 }
 
-/* Without a branch: the verifier follows each through all that comes behind it, once for every pod's own program, and an
- * agent's start waits for that. 0: they are the same. */
+/* Without a branch: the verifier follows each through all that comes behind it, once for every pod's own program, and
+ * an agent's start waits for that. 0: they are the same. */
 AMB_INLINE __u64 amb_ip_difference(const struct amb_ip *a, const struct amb_ip *b) {
   return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) | (a->word[3] ^ b->word[3]);
 }
