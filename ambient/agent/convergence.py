@@ -169,4 +169,5 @@ class Convergence:
             self._changed.set()  # whoever waits for readiness is told when it answers again
             return
         alive = {row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)}
-        self._proxy.decisions.drop_unused(asked, alive | await self._ways.numbers())
+        if asked:
+            self._proxy.decisions.drop_unused(asked, alive | await self._ways.numbers())
