@@ -26,6 +26,8 @@
 #define AMB_INLINE           static inline __attribute__((always_inline))
 #define AMB_LOOPBACK_IFINDEX 1 /* lo is made with its network namespace, always the first */
 
+enum place { FIRST, SPARE }; /* a program that is attached twice knows as which it runs */
+
 /* Addresses */
 
 AMB_INLINE struct amb_ip amb_ip_from_v4(__u32 network_order) {
@@ -36,9 +38,13 @@ AMB_INLINE int amb_ip_is_v4(const struct amb_ip *ip) {
   return !ip->word[0] && !ip->word[1] && ip->word[2] == amb_net32(0xffff);
 }
 
-AMB_INLINE int amb_ip_equal(const struct amb_ip *a, const struct amb_ip *b) {
-  return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
+/* Without a branch: the verifier follows each through all that comes behind it, once for every pod's own program, and
+ * an agent's start waits for that. 0: they are the same. */
+AMB_INLINE __u64 amb_ip_difference(const struct amb_ip *a, const struct amb_ip *b) {
+  return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) | (a->word[3] ^ b->word[3]);
 }
+
+AMB_INLINE int amb_ip_equal(const struct amb_ip *a, const struct amb_ip *b) { return !amb_ip_difference(a, b); }
 
 AMB_INLINE int amb_ip_is_loopback(const struct amb_ip *ip) {
   if (amb_ip_is_v4(ip)) return (ip->word[3] & amb_net32(0xff000000)) == amb_net32(0x7f000000);
@@ -54,18 +60,20 @@ AMB_INLINE int amb_ip_is_v6_link_local(const struct amb_ip *ip) {
 }
 
 AMB_INLINE int amb_pod_owns(const struct amb_pod *pod, const struct amb_ip *ip) {
+  __u64 owns = 0; /* its highest bit: that of a difference of numbers, where the first one is the smaller */
 #pragma unroll
-  for (unsigned i = 0; i < AMB_POD_ADDRESSES; i++)
-    if (i < pod->addresses && amb_ip_equal(&pod->address[i], ip)) return 1;
-  return 0;
+  for (__u64 i = 0; i < AMB_POD_ADDRESSES; i++)
+    owns |= (i - pod->addresses) & (amb_ip_difference(&pod->address[i], ip) - 1);
+  return owns >> 63;
 }
 
 /* Outbound: connect() */
 
-enum amb_verdict {
-  AMB_LEAVE,   /* not ours: let it go as it is */
-  AMB_MARK_IT, /* ours: mark the socket, so that its SYN comes back in to the outbound listener */
-  AMB_REFUSE,  /* it would escape: EPERM to the application */
+enum amb_action {
+  AMB_LEAVE,     /* not ours: let it go as it is */
+  AMB_MARK_IT,   /* ours: mark the socket, so that its SYN comes back in to the outbound listener */
+  AMB_REFUSE,    /* it would escape, or must not be: EPERM to the application */
+  AMB_GO_DIRECT, /* to the chosen endpoint, which will let in what is announced to it */
 };
 
 struct amb_connect_facts {
@@ -80,7 +88,7 @@ struct amb_connect_facts {
 };
 
 struct amb_decision {
-  enum amb_verdict verdict;
+  enum amb_action verdict;
   enum amb_reason reason;
 };
 
@@ -106,6 +114,42 @@ AMB_INLINE struct amb_decision amb_decide_connect(const struct amb_connect_facts
 #undef AMB_DECIDE
 }
 
+/* Outbound, past the engine: connect() of what would be marked, where the agent has left a verdict */
+
+struct amb_direct_facts {
+  __u32 protocol;
+  __u32 kind;     /* enum amb_kind; 0: no verdict, or one that has just been taken back */
+  __u8 room;      /* for its record, besides those of all connections that live */
+  __u8 remote;    /* the chosen endpoint is the engine's to reach; or there is none */
+  __u8 reachable; /* it has the family of what was dialled, and its pod, which is another one, is captured */
+};
+
+AMB_INLINE struct amb_decision amb_decide_direct(const struct amb_direct_facts *facts) {
+#define AMB_DECIDE(verdict, reason)                                                                                    \
+  return (struct amb_decision) { verdict, reason }
+  /* Of an MPTCP socket each subflow is one of its own: the engine takes them all. */
+  if (facts->protocol != IPPROTO_TCP) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+  if (facts->kind == AMB_KIND_REFUSE) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_DENIED);
+  if (facts->kind != AMB_KIND_DIRECT && facts->kind != AMB_KIND_PASS) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+  if (facts->kind == AMB_KIND_DIRECT && facts->remote) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+  if (!facts->room) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_NO_ROOM);
+  if (facts->kind == AMB_KIND_PASS) AMB_DECIDE(AMB_LEAVE, AMB_CONNECT_PASSED);
+  if (!facts->reachable) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_NO_SERVER);
+  AMB_DECIDE(AMB_GO_DIRECT, AMB_CONNECT_DIRECT);
+#undef AMB_DECIDE
+}
+
+/* Which endpoint, by weight; AMB_ENDPOINTS: none. `random` is any number of 32 bits. */
+AMB_INLINE __u32 amb_choose(const struct amb_verdict *verdict, __u32 random) {
+  if (!verdict->weight) return AMB_ENDPOINTS;
+  __u32 at = random % verdict->weight;
+  for (__u32 i = 0; i < AMB_ENDPOINTS && i < verdict->count; i++) {
+    if (at < verdict->endpoint[i].weight) return i;
+    at -= verdict->endpoint[i].weight;
+  }
+  return AMB_ENDPOINTS;
+}
+
 /* Outbound, later on: setsockopt() of a socket that may be captured */
 
 struct amb_setsockopt_facts {
@@ -121,12 +165,16 @@ AMB_INLINE int amb_option_reroutes(__u32 level, __u32 option) {
   return level == SOL_SOCKET && (option == SO_MARK || option == SO_BINDTODEVICE || option == SO_BINDTOIFINDEX);
 }
 
+AMB_INLINE int amb_mark_is_ours(__u32 mark) {
+  return (mark & AMB_MARK_MASK) == AMB_MARK || (mark & AMB_MARK_MASK) == AMB_MARK_DIRECT;
+}
+
 /* Before it connects a socket may be bound and marked as it likes: the connect hook judges that. Of an MPTCP socket the
  * subflow bears the mark, which is not to be seen from here: every connected one counts. */
 AMB_INLINE int amb_is_captured(const struct amb_setsockopt_facts *facts) {
   if (!facts->enrolled || facts->state == BPF_TCP_CLOSE || facts->state == BPF_TCP_LISTEN) return 0;
   if (facts->protocol == IPPROTO_MPTCP) return 1;
-  return facts->protocol == IPPROTO_TCP && (facts->mark & AMB_MARK_MASK) == AMB_MARK;
+  return facts->protocol == IPPROTO_TCP && amb_mark_is_ours(facts->mark);
 }
 
 /* Of options that reroute. No value of them is let pass: a device is one too many, and of a mark that keeps our bits
@@ -154,8 +202,18 @@ struct amb_lookup_facts {
   __u32 ingress_ifindex;
   __u16 local_port;
   __u8 port_excluded;
-  __u8 probe; /* from one of this node's own addresses, to a port that a probe of the pod names */
+  __u8 probe;     /* from one of this node's own addresses, to a port that a probe of the pod names */
+  __u8 announced; /* see amb_admits */
 };
+
+/* Whether a client of this node's own has announced this very connection, to this pod, under a verdict that holds at
+ * this moment: the one it connected by may have been taken back since. `taken`: another program gave the SYN to
+ * somebody. */
+AMB_INLINE int amb_admits(const struct amb_flow *flow, __u64 netns_cookie, const struct amb_verdict *verdict,
+                          __u8 taken) {
+  return flow->kind == AMB_KIND_DIRECT && flow->server == netns_cookie && verdict && verdict->kind == AMB_KIND_DIRECT &&
+         verdict->number == flow->number && !taken;
+}
 
 struct amb_lookup_decision {
   enum amb_lookup_verdict verdict;
@@ -188,6 +246,7 @@ AMB_INLINE struct amb_lookup_decision amb_decide_lookup(const struct amb_lookup_
       amb_pod_owns(pod, &facts->remote))
     AMB_DECIDE(AMB_PASS, AMB_LOOKUP_SELF, 0);
   /* From here on an address the mesh does not know (link-local, a second interface) is treated like the known ones. */
+  if (facts->announced && facts->local_port != AMB_TUNNEL_PORT) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_DIRECT, 0);
   if (facts->port_excluded) AMB_DECIDE(AMB_PASS, AMB_LOOKUP_EXCLUDED_PORT, 0);
   if (facts->local_port == AMB_TUNNEL_PORT) AMB_DECIDE(AMB_ASSIGN, AMB_LOOKUP_TUNNEL, AMB_ROLE_INBOUND_TUNNEL);
   /* kubelet's probes: whether the application listens, only the application can say. Our listener always does. */

@@ -16,8 +16,6 @@
 // Which namespace this instance of the program is attached to. The kernel tells cgroup programs, but not this type.
 const volatile __u64 netns_cookie = 0;
 
-enum place { FIRST, SPARE };
-
 AMB_INLINE int drop(enum place place, enum amb_reason reason) {
   if (place == FIRST) amb_count(reason);
   return SK_DROP; // fails closed: a RST to who came from outside, silence (so, retries) to a captured connect
@@ -46,7 +44,18 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   __u8 a_probes_port = amb_present(bpf_map_lookup_elem(&excluded_ports, &probed));
   facts.probe = a_probes_port && amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
 
+  struct amb_flow_key key = {facts.remote, facts.local, bpf_ntohs((__u16)ctx->remote_port), ctx->local_port};
+  struct amb_flow *flow = bpf_map_lookup_elem(&flows, &key);
+  __u64 started = flow ? flow->started : 0;
+  if (flow) {
+    struct amb_verdict_key dialled = {flow->client, flow->dialled, flow->dialled_port, 0};
+    facts.announced = amb_admits(flow, cookie, bpf_map_lookup_elem(&verdicts, &dialled), ctx->sk != 0);
+  }
+
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);
+  // Taken back, too: what a first program let in its spare may have refused since. A name of its own rather than a
+  // flag, because the entry may be another flow's by now.
+  if (flow) flow->admitted = decision.reason == AMB_LOOKUP_DIRECT ? started : 0;
   if (decision.verdict == AMB_DROP) return drop(place, decision.reason);
   if (decision.verdict == AMB_ASSIGN) {
     struct amb_listener_key key = {cookie, decision.role, 0};

@@ -92,6 +92,45 @@ struct {
   __type(value, struct amb_client_value);
 } clients SEC(".maps");
 
+/* {client pod, address, port} -> what the agent decided about connections there. Written and deleted by the agent,
+ * which deletes at once what does not hold any more: presence is validity, a miss goes through the engine. Read by
+ * connect, and again by lookup before a connection gets in. Dies with its pod at the latest. An older agent's connect
+ * hook does not read it; the next agent that does begins with an empty one. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, AMB_MAX_VERDICTS);
+  __type(key, struct amb_verdict_key);
+  __type(value, struct amb_verdict);
+} verdicts SEC(".maps");
+
+/* A client's socket -> what connect decided for it. Written by connect and sockops, read by sockops and getpeername.
+ * Dies with the socket, or when it connects otherwise. */
+struct {
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct amb_socket);
+} sockets SEC(".maps");
+
+/* A live connection past the engine. Written by sockops before the SYN leaves and deleted by it when the client's
+ * socket is closed; lookup marks it admitted. Read by lookup and the agent. Never evicted: one that cannot be written
+ * goes through the engine. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, AMB_MAX_FLOWS);
+  __type(key, struct amb_flow_key);
+  __type(value, struct amb_flow);
+} flows SEC(".maps");
+
+/* struct amb_ended, one for each connection past the engine, and for what connect refused by a verdict. Written by
+ * sockops and connect, read by the agent; what a dead one left is read by the next. */
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, AMB_RING_BYTES);
+} ended SEC(".maps");
+
 /* enum amb_reason -> how often. Written by every program, read by the agent. Never reset. */
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -10,7 +10,6 @@
 
 #define PAGE 4096 // the smallest there is
 
-enum place { FIRST, SPARE };
 enum { REFUSE_OPTION = 0, ALLOW_OPTION = 1 }; // what the hook returns: EPERM, go on
 
 // The program was shown a copy of the value, one page of it at most. Of a longer one the kernel is told to take the

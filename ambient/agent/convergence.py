@@ -17,6 +17,7 @@ from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi
 from ambient.dataplane.engines import Engines
 from ambient.dataplane.proxy import Proxy
+from ambient.dataplane.ways import Ways
 from ambient.dataplane.wire import Message
 from ambient.model.errors import SourceError
 from ambient.model.mesh import IPAddress
@@ -32,6 +33,7 @@ class Convergence:
         self,
         worlds: Worlds,
         proxy: Proxy,
+        ways: Ways,
         engines: Engines,
         capture: Capture,
         enrolment: Enrolment,
@@ -46,7 +48,7 @@ class Convergence:
 
         `tell()`: what is captured may have changed.
         """
-        self._worlds, self._proxy, self._engines = worlds, proxy, engines
+        self._worlds, self._proxy, self._ways, self._engines = worlds, proxy, ways, engines
         self._capture, self._enrolment, self._in_order = capture, enrolment, in_order
         self._is_leaving, self._metrics, self._tell = is_leaving, metrics, tell
         self.revision = ""  # of the source, fully applied
@@ -81,14 +83,15 @@ class Convergence:
             asked = self._asked
             touched = await self._worlds.take(self._next)
             self._proxy.world = self._worlds.world  # what is denied now must not wait for anything that could fail
-            self._proxy.revise(self._proxy.decisions.touched(touched))
+            self._proxy.touched(touched)
             self._proxy.waiting.touched(touched)
             if not await self._capture_all():
                 continue
-            self._listen()
+            await self._listen()
             self._tell()
             try:
                 await self._engines.barrier()
+                await self._ways.settled()
             except TimeoutError as error:  # not converged: what was sent waits in its socket, and is asked after again
                 log.error("%s", error)  # noqa: TRY400 - the text is the whole story
                 self._changed.set()
@@ -154,10 +157,11 @@ class Convergence:
         self._capture.know_node(found)
         return found
 
-    def _listen(self) -> None:
+    async def _listen(self) -> None:
         """The first World is there: judge what an earlier agent allowed, then be asked."""
         if self._inherited is None:
             return
+        await self._ways.take_over()
         self._proxy.inherit(self._inherited)
         self._inherited = None
         self._engines.listen()
@@ -170,5 +174,6 @@ class Convergence:
             log.error("%s", error)  # noqa: TRY400 - as above
             self._changed.set()  # whoever waits for readiness is told when it answers again
             return
-        alive = [row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)]
-        self._proxy.decisions.drop_unused(asked, alive)
+        alive = {row.body.answer for row in rows.messages if isinstance(row.body, abi.AnswerRow)}
+        if asked:
+            self._proxy.decisions.drop_unused(asked, alive | await self._ways.numbers())

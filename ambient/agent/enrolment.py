@@ -60,11 +60,15 @@ class Enrolment:
         pods: LocalPods,
         in_order: InOrder,
         given: Callable[[str], PodNetns | None] = lambda _: None,
+        changed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`given(uid)`: the pod's network namespace, where it is known without looking for its processes; not ours."""
+        """`given(uid)`: the pod's network namespace, where it is known without looking for its processes; not ours.
+
+        `changed(key)`: a workload is captured from now on, or is about to be no more. See cookie_of().
+        """
         self._node, self._cgroup = node, cgroup
         self._capture, self._engines, self._store, self._pods = capture, engines, store, pods
-        self._in_order, self._given = in_order, given
+        self._in_order, self._given, self._changed = in_order, given, changed
         self._captured: dict[str, Captured] = {}  # by workload key
         self._wanted: frozenset[Identity] = frozenset()
         self._leaving: dict[int, int] = {}  # cookies with connections that may still be open, and their context
@@ -207,6 +211,7 @@ class Enrolment:
         family = listeners[Role.OUTBOUND].family
         self._engines.add_pod(PodState(pod.cookie, family, context_id(identity), listeners))
         self._captured[workload.key] = Captured(pod, workload, space.inode & 0xFFFFFFFF, listeners)
+        self._changed(workload.key)
 
     def _open(self, workload: Workload, known: Captured | None, pid: int | None) -> PodNetns:
         if (given := self._given(workload.uid)) is not None:
@@ -230,6 +235,7 @@ class Enrolment:
 
     async def _leave(self, captured: Captured) -> None:
         cookie = captured.pod.cookie
+        self._changed(captured.pod.workload)
         await self._in_order(functools.partial(self._capture.leave, cookie))
         self._leaving[cookie] = context_id(captured.pod.identity)
         self._engines.leave_pod(cookie)

@@ -39,6 +39,7 @@ from ambient.dataplane.engine import Engine
 from ambient.dataplane.engines import Engines, Superseded
 from ambient.dataplane.pods import LocalPods, context_id
 from ambient.dataplane.proxy import Proxy
+from ambient.dataplane.ways import Ways
 from ambient.dataplane.wire import Message
 from ambient.identity.ca_dir import CaUnusable
 from ambient.identity.store import CertificateStore
@@ -64,6 +65,7 @@ class Agent:
     """One node's agent: start(), then run() until it is told to stop or another agent takes over."""
 
     capture: Capture
+    ways: Ways
     enrolment: Enrolment
     convergence: Convergence
 
@@ -89,10 +91,11 @@ class Agent:
             lifetime=datetime.timedelta(hours=settings.certificate_hours),
             on_change=self._certificate,
         )
+        self.telemetry = Telemetry(self.journal, self.metrics, self.paths.ended, self.knocks.ended)
         self.proxy = Proxy(
             self.world,
             self.pods,
-            Telemetry(self.journal, self.metrics, self.paths.ended, self.knocks.ended),
+            self.telemetry,
             first_id=time.time_ns(),
             clock=time.monotonic,
             rng=random.Random(),
@@ -139,7 +142,19 @@ class Agent:
             self.pods,
             self.in_order,
             self.cni.sandboxes.netns_of,
+            lambda key: self.proxy.touched([f"wl:{key}"]),
         )
+        self.ways = Ways(
+            self.capture.direct,
+            self.proxy.decisions,
+            self.pods,
+            self.telemetry,
+            world=lambda: self.world,
+            in_order=self.in_order,
+            touched=self.proxy.touched,
+            answered=self.proxy.answered,
+        )
+        self.proxy.let_pass(self.ways, self.enrolment.cookie_of)
         listeners, contexts = _listeners(rows.messages)
         self.enrolment.inherit(listeners, contexts)
         kept = {cookie: next(iter(each.values())) for cookie, each in listeners.items()}
@@ -147,6 +162,7 @@ class Agent:
         self.convergence = Convergence(
             self.worlds,
             self.proxy,
+            self.ways,
             self.engines,
             self.capture,
             self.enrolment,
@@ -181,6 +197,7 @@ class Agent:
                     "certificates": self.store.run(),
                     "engines": self.engines.run(),
                     "engines' doors": self.engines.watch(),
+                    "direct": self.ways.run(),
                     "source": self.convergence.follow(self._upstream.watch()),
                     **self._upstream.jobs(),
                     "converge": self.convergence.run(),
@@ -195,6 +212,7 @@ class Agent:
             await self.cni.close()
             if self.cni.is_leaving:
                 await self.engines.end()
+            self.ways.ended.drain()  # what ends later the next agent will find
             self.journal.close()
             await self.in_order(self.capture.uninstall if self.cni.is_leaving else self.capture.close)
             self._capturing.shutdown()

@@ -31,16 +31,22 @@ class Scrape:
             pods=lambda: {"captured": len(list(agent.pods)), "waiting": len(agent.enrolment.failures)},
             ready=lambda: not agent.not_ready(),
             records_dropped=lambda: agent.journal.dropped,
+            kernel_verdicts=lambda: len(agent.ways),
+            pairs_aside=lambda: len(agent.ways.ended.aside),
         )
 
     async def text(self) -> str:
         """The metrics, live connections included."""
-        self._live = [Live(flow, ending.sent, ending.received) for flow, ending in await self.connections()]
+        self._live = [
+            Live(side, ending.sent, ending.received)
+            for flow, ending in await self.connections()
+            for side in self._agent.telemetry.both(flow)
+        ]
         self._datagrams = await self._agent.in_order(self._count_datagrams)
         return await self._agent.metrics.text()
 
     async def connections(self) -> list[tuple[Flow, Ending]]:
-        """Every connection the engines carry now, with its bytes so far."""
+        """Every connection that is open now: with its bytes so far, where the engines carry it."""
         agent = self._agent
         inventory = await agent.engines.inventory(conns=True)
         found = []
@@ -49,7 +55,7 @@ class Scrape:
                 decision = agent.proxy.decisions.get(row.body.answer)
                 flow = endings.flow_of(row.body, decision.flow if decision else None, None, agent.world, agent.pods)
                 found.append((flow, endings.ending(row.body, "", link.engine)))
-        return found
+        return found + await agent.ways.live()
 
     async def metrics_page(self) -> Page:
         return Page(await self.text(), content_type=CONTENT_TYPE)

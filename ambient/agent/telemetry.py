@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ambient.observe.journal import Journal
 from ambient.observe.metrics import Metrics
@@ -15,6 +16,7 @@ class Telemetry:
         """`others` are told of every end as well."""
         self._journal, self._metrics, self._others = journal, metrics, others
         self._forms = PerFlow(Form)
+        self._mirrored = PerFlow(lambda flow: replace(flow, reporter="source"))
 
     def ended(self, flow: Flow, ending: Ending) -> None:
         self._journal.write(self._forms.of(flow).fill(flow, ending))
@@ -23,6 +25,25 @@ class Telemetry:
             other(flow, ending)
         if flow.reporter == "destination" and ending.setup_ns:
             self._metrics.observe_dial(ending.setup_ns / 1e9)  # here the setup is the answer and the dial of the app
+
+    def ended_directly(self, flow: Flow, ending: Ending) -> None:
+        """Of a connection past the engine there is one record; of one between two pods of ours, both sides count it."""
+        self._journal.write(self._forms.of(flow).fill(flow, ending))
+        self._metrics.ended(flow, ending)
+        for other in self._others:
+            other(flow, ending)
+        for mirrored in self.both(flow)[1:]:
+            self._metrics.mirrored(mirrored, ending)
+            for other in self._others:
+                other(mirrored, ending)
+
+    def both(self, flow: Flow) -> tuple[Flow, ...]:
+        """As its reporter tells it, and of a direct one as the other side would."""
+        return (flow, self._mirrored.of(flow)) if flow.path == "direct" else (flow,)
+
+    def flush(self) -> None:
+        """What was written has left the agent when this returns, as far as it can."""
+        self._journal.flush()
 
     def handshake(self, seconds: float) -> None:
         self._metrics.observe_handshake(seconds)

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ambient.capture import established, holding, netns
+from ambient.capture.direct import Place
 from ambient.capture.errors import CaptureError
 from ambient.model.mesh import TUNNEL_PORT, IPAddress, Workload
 from ambient.observe import evidence
@@ -35,15 +36,19 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
     doors = [
         (pod.key, ip, port) for pod in captured if (port := evidence.port_to_try(world, pod)) for ip in pod.addresses
     ]
-    knocks, live = await asyncio.gather(agent.knocks.at([(ip, port) for _, ip, port in doors]), _live(scrape))
+    knocks, live = await asyncio.gather(agent.knocks.at([(ip, port) for _, ip, port in doors]), _live(agent, scrape))
     seen = {}
+    vouched = await agent.ways.admitted()
+    clear = {pod.key: await _in_the_clear(agent, pod) for pod in captured}
+    vouched |= await agent.ways.admitted()  # what began and ended meanwhile is in one of the two
     for pod in mine:
         identity = str(pod.identity(world.mesh.trust_domain))
         seen[pod.key] = evidence.Seen(
             state=agent.enrolment.state(pod.key),
             certificate=certificates.get(identity) if pod in captured else None,
             knocks=tuple(met for (key, _, _), met in zip(doors, knocks, strict=True) if key == pod.key),
-            clear=await _in_the_clear(agent, pod) if pod in captured else (),
+            clear=clear.get(pod.key, ()),
+            direct=frozenset(each for each in clear.get(pod.key) or () if _is_vouched(vouched, pod, *each)),
         )
     blockers = agent.not_ready()
     if live is None:
@@ -62,10 +67,19 @@ async def testify(agent: Agent, scrape: Scrape, namespace: str) -> evidence.Row:
     )
 
 
-async def _live(scrape: Scrape) -> list[Flow] | None:
+def _is_vouched(
+    vouched: frozenset[tuple[Place, Place]], pod: Workload, inbound: bool, port: int, remote: IPAddress, far: int
+) -> bool:
+    """By the kernel's own table of what it let through, at whichever of the pod's addresses."""
+    there = remote, far
+    ends = ((there, (ip, port)) if inbound else ((ip, port), there) for ip in pod.addresses)
+    return not vouched.isdisjoint(ends)
+
+
+async def _live(agent: Agent, scrape: Scrape) -> list[Flow] | None:
     try:
         async with asyncio.timeout(ENGINE_S):
-            return [flow for flow, _ in await scrape.connections()]
+            return [side for flow, _ in await scrape.connections() for side in agent.telemetry.both(flow)]
     except TimeoutError:
         return None
 

@@ -5,7 +5,7 @@ The only user of libbpf and of rtnetlink.
 
 from ambient.capture.abi import Role
 from ambient.capture.capture import Capture, Enrolled
-from ambient.capture.errors import CaptureError
+from ambient.capture.errors import CaptureError, TableFullError
 from ambient.capture.netns import PodNetns
 
-__all__ = ["Capture", "CaptureError", "Enrolled", "PodNetns", "Role"]
+__all__ = ["Capture", "CaptureError", "Enrolled", "PodNetns", "Role", "TableFullError"]

@@ -9,7 +9,13 @@ from ambient.model.mesh import IPAddress, IPNetwork, packed16
 
 ABI_VERSION = 1
 MARK = 0x53A
+MARK_DIRECT = 0x53B
 MARK_MASK = 0xFFF
+ENDPOINTS = 16  # of one verdict
+MAX_VERDICTS = 65536
+MAX_FLOWS = 16384
+RING_BYTES = 4 << 20
+RING_BACKLOG = RING_BYTES - (MAX_FLOWS + 1024) * (128 + 8)  # unread, up to which more direct connections may begin
 POD_ADDRESSES = 8
 CAPTURE = 1  # amb_pod.flags
 
@@ -64,6 +70,29 @@ class Reason(enum.IntEnum):
     SETSOCKOPT_MARK = 30
     SETSOCKOPT_SPARE = 31
     LOOKUP_NODE = 32
+    CONNECT_DIRECT = 33
+    CONNECT_PASSED = 34
+    CONNECT_DENIED = 35
+    CONNECT_UNTOLD = 36
+    CONNECT_NO_ROOM = 37
+    CONNECT_NO_SERVER = 38
+    CONNECT_DIVERTED = 39
+    LOOKUP_DIRECT = 40
+    FLOW_SEALED = 41
+    FLOW_UNTOLD = 42
+
+
+class Kind(enum.IntEnum):
+    """What a verdict says of a connection."""
+
+    DIRECT = 1  # to one of the endpoints, those on this node without a proxy
+    PASS = 2  # unknown to the mesh: left alone
+    REFUSE = 3  # EPERM
+
+
+class EndedState(enum.IntFlag):
+    ADMITTED = 1
+    SEALED = 2
 
 
 class Ip(ctypes.Structure):
@@ -119,3 +148,79 @@ class ClientKey(ctypes.Structure):
 
 class ClientValue(ctypes.Structure):
     _fields_ = (("ip", Ip), ("port", ctypes.c_uint32), ("writer", ctypes.c_uint32))
+
+
+class VerdictKey(ctypes.Structure):
+    _fields_ = (
+        ("client", ctypes.c_uint64),
+        ("ip", Ip),
+        ("port", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+    )
+
+
+class Endpoint(ctypes.Structure):
+    _fields_ = (
+        ("ip", Ip),
+        ("port", ctypes.c_uint32),
+        ("weight", ctypes.c_uint32),
+        ("server", ctypes.c_uint64),
+    )
+
+
+class Verdict(ctypes.Structure):
+    _fields_ = (
+        ("number", ctypes.c_uint64),
+        ("kind", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("weight", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+        ("endpoint", Endpoint * ENDPOINTS),
+    )
+
+
+class FlowKey(ctypes.Structure):
+    _fields_ = (
+        ("source", Ip),
+        ("destination", Ip),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+    )
+
+
+class Flow(ctypes.Structure):
+    _fields_ = (
+        ("client", ctypes.c_uint64),
+        ("server", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
+        ("started", ctypes.c_uint64),
+        ("established", ctypes.c_uint64),
+        ("admitted", ctypes.c_uint64),
+        ("dialled", Ip),
+        ("dialled_port", ctypes.c_uint16),
+        ("kind", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8),
+        ("zero_too", ctypes.c_uint32),
+    )
+
+
+class Ended(ctypes.Structure):
+    _fields_ = (
+        ("client", ctypes.c_uint64),
+        ("server", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
+        ("started", ctypes.c_uint64),
+        ("established", ctypes.c_uint64),
+        ("ended", ctypes.c_uint64),
+        ("bytes_out", ctypes.c_uint64),
+        ("bytes_in", ctypes.c_uint64),
+        ("flow", FlowKey),
+        ("dialled", Ip),
+        ("dialled_port", ctypes.c_uint16),
+        ("error", ctypes.c_uint16),
+        ("kind", ctypes.c_uint8),
+        ("state", ctypes.c_uint8),
+        ("last", ctypes.c_uint8),
+        ("zero", ctypes.c_uint8),
+        ("zero_too", ctypes.c_uint32),
+    )

@@ -17,6 +17,7 @@ from typing import Self
 
 from ambient.capture import cgroups, netns, routing, sockets
 from ambient.capture.abi import Reason, Role
+from ambient.capture.direct import Direct
 from ambient.capture.enrolment import Enrolment, Tables
 from ambient.capture.errors import CaptureError
 from ambient.capture.netns import PodNetns
@@ -40,6 +41,7 @@ class Capture:
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
         self._tables = Tables(pins.maps)
+        self._direct = Direct(pins.maps, self._open_netns)
         self._pods: dict[int, Enrolment] = {}
         self._exempt: set[int] = set()
         self._node: frozenset[IPAddress] | None = None  # its own addresses, once told
@@ -57,6 +59,11 @@ class Capture:
             if not capture._pins.netns_inode(cookie):  # the namespace died while no agent was there to see it
                 capture.forget(cookie)
         return capture
+
+    @property
+    def direct(self) -> Direct:
+        """Connections past the engine."""
+        return self._direct
 
     @property
     def clients_map_fd(self) -> int:
@@ -131,6 +138,7 @@ class Capture:
     def leave(self, cookie: int) -> None:
         """Stop capturing. Open connections go on, so rule and table stay until forget()."""
         self._tables.stop(cookie)
+        self._direct.forget(cookie)
         if pod := self._pods.get(cookie):
             pod.capturing = False
 
@@ -190,18 +198,24 @@ class Capture:
         for pod in self._pods.values():
             pod.close()
         self._pods.clear()
+        self._direct.close()
         self._pins.close()
 
     def uninstall(self) -> None:
         """Remove everything from the kernel and from the pods, then close."""
         for cookie in {*self.enrolled(), *self._pins.lookups}:
             self.forget(cookie)
+        self._direct.close()
         self._pins.remove()
 
     def _pod(self, cookie: int) -> Enrolment:
         if pod := self._pods.get(cookie):
             return pod
         raise CaptureError(f"no pod with netns cookie {cookie} was enrolled by this agent: enrol it first")
+
+    def _open_netns(self, cookie: int) -> PodNetns | None:
+        pod = self._pods.get(cookie)
+        return pod.netns.duplicate() if pod else self._find(cookie)
 
     def _find(self, cookie: int) -> PodNetns | None:
         """The namespace of a pod that an earlier agent enrolled."""

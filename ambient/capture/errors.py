@@ -13,3 +13,7 @@ class LibbpfError(CaptureError):
     def __init__(self, text: str, errno: int) -> None:
         super().__init__(text)
         self.errno = errno
+
+
+class TableFullError(CaptureError):
+    """A map has no room for one more entry."""

@@ -1,4 +1,4 @@
-"""libbpf.so.1 as far as capture needs it: objects, maps, links, pins. The only place that calls it.
+"""What libbpf has as far as capture needs it: objects, maps, links, pins.
 
 Everything here owns its file descriptor and is closed explicitly. A failure is a LibbpfError that carries what libbpf
 said; nothing is printed. No policy here: what is loaded where is decided by the callers.
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import errno as errno_names
-import functools
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from ambient.capture import library
 from ambient.capture.errors import CaptureError, LibbpfError
 
-CONNECT4, CONNECT6, SETSOCKOPT, GETPEERNAME4, GETPEERNAME6, SK_LOOKUP = 10, 11, 22, 29, 30, 36  # bpf_attach_type
+SOCK_OPS, CONNECT4, CONNECT6, SETSOCKOPT = 3, 10, 11, 22  # enum bpf_attach_type
+GETPEERNAME4, GETPEERNAME6, SK_LOOKUP = 29, 30, 36
 _PERCPU_ARRAY = 6  # enum bpf_map_type
+_MOST_MAPS = 64  # of one program: the verifier's limit
 _NETNS_LINK = 5  # enum bpf_link_type
-_said = threading.local()  # libbpf reports on the thread that called it
 
 
 class _OpenOpts(ctypes.Structure):
@@ -61,99 +61,11 @@ class _ProgInfo(ctypes.Structure):
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
         ("tag", ctypes.c_uint8 * 8),
-        ("lengths_and_pointers", ctypes.c_uint8 * 48),
+        ("lengths_and_pointers", ctypes.c_uint8 * 36),
+        ("maps", ctypes.c_uint32),
+        ("map_ids", ctypes.c_void_p),
         ("name", ctypes.c_char * 16),
     )
-
-
-_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_DEBUG = 2
-_callbacks: list[object] = []  # libbpf keeps a pointer: never freed
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    try:
-        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    except OSError as error:
-        raise CaptureError(f"cannot load libbpf.so.1 ({error}): install the package libbpf1") from error
-    vsnprintf = ctypes.CDLL(None).vsnprintf
-    vsnprintf.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
-
-    def keep(level: int, form: bytes, args: int) -> int:
-        if level < _DEBUG:
-            text = ctypes.create_string_buffer(4096)
-            vsnprintf(text, len(text), form, args)
-            _said.__dict__.setdefault("lines", []).append(text.value.decode(errors="replace").strip())
-        return 0
-
-    callback = _PRINT(keep)
-    _callbacks.append(callback)
-    lib.libbpf_set_print.argtypes = (_PRINT,)
-    lib.libbpf_set_print(callback)
-    pointer, text, number, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
-    for name, result, arguments in (
-        ("bpf_object__open_mem", pointer, (text, size, pointer)),
-        ("bpf_object__load", number, (pointer,)),
-        ("bpf_object__close", None, (pointer,)),
-        ("bpf_object__next_map", pointer, (pointer, pointer)),
-        ("bpf_object__find_map_by_name", pointer, (pointer, text)),
-        ("bpf_object__find_program_by_name", pointer, (pointer, text)),
-        ("bpf_program__fd", number, (pointer,)),
-        ("bpf_map__name", text, (pointer,)),
-        ("bpf_map__fd", number, (pointer,)),
-        ("bpf_map__is_internal", ctypes.c_bool, (pointer,)),
-        ("bpf_map__key_size", ctypes.c_uint32, (pointer,)),
-        ("bpf_map__value_size", ctypes.c_uint32, (pointer,)),
-        ("bpf_map__max_entries", ctypes.c_uint32, (pointer,)),
-        ("bpf_map__type", number, (pointer,)),
-        ("bpf_map__reuse_fd", number, (pointer, number)),
-        ("bpf_map__set_initial_value", number, (pointer, text, size)),
-        ("bpf_map_lookup_elem", number, (number, pointer, pointer)),
-        ("bpf_map_update_elem", number, (number, pointer, pointer, ctypes.c_uint64)),
-        ("bpf_map_delete_elem", number, (number, pointer)),
-        ("bpf_map_get_next_key", number, (number, pointer, pointer)),
-        ("bpf_obj_pin", number, (number, text)),
-        ("bpf_obj_get", number, (text,)),
-        ("bpf_obj_get_info_by_fd", number, (number, pointer, pointer)),
-        ("bpf_link_create", number, (number, number, number, pointer)),
-        ("bpf_link_update", number, (number, number, pointer)),
-        ("bpf_link_detach", number, (number,)),
-        ("bpf_prog_get_fd_by_id", number, (ctypes.c_uint32,)),
-        ("bpf_prog_query", number, (number, number, ctypes.c_uint32, pointer, pointer, pointer)),
-        ("libbpf_num_possible_cpus", number, ()),
-    ):
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    return lib
-
-
-def _call(name: str, doing: str, *arguments: object) -> int:
-    """Call what returns a number; a negative one raises, naming what was being done."""
-    result: int = _invoke(name, *arguments)
-    if result < 0:
-        raise _failure(doing, ctypes.get_errno() or -result)
-    return result
-
-
-def _find(name: str, doing: str, *arguments: object) -> int:
-    """Call what returns a pointer; NULL raises."""
-    pointer: int | None = _invoke(name, *arguments)
-    if not pointer:
-        raise _failure(doing, ctypes.get_errno())
-    return pointer
-
-
-def _invoke(name: str, *arguments: object) -> Any:
-    function = getattr(_library(), name)
-    _said.__dict__["lines"] = []
-    ctypes.set_errno(0)
-    return function(*arguments)
-
-
-def _failure(doing: str, errno: int) -> LibbpfError:
-    said = "; ".join(line for line in _said.__dict__["lines"] if line)
-    return LibbpfError(f"{doing}: {os.strerror(errno)}" + (f" ({said})" if said else ""), errno)
 
 
 class _Owned:
@@ -176,13 +88,13 @@ class _Owned:
         self.close()
 
     def pin(self, path: Path) -> None:
-        _call("bpf_obj_pin", f"pinning {path}", self.fd, os.fsencode(path))
+        library.call("bpf_obj_pin", f"pinning {path}", self.fd, os.fsencode(path))
 
     @classmethod
     def pinned(cls, path: Path) -> Self | None:
         """What is pinned there, or None."""
         try:
-            return cls(_call("bpf_obj_get", f"opening the pin {path}", os.fsencode(path)))
+            return cls(library.call("bpf_obj_get", f"opening the pin {path}", os.fsencode(path)))
         except LibbpfError as error:
             if error.errno == errno_names.ENOENT:
                 return None
@@ -192,12 +104,19 @@ class _Owned:
 class Program(_Owned):
     @classmethod
     def by_id(cls, number: int) -> Program:
-        return cls(_call("bpf_prog_get_fd_by_id", f"opening BPF program {number}", number))
+        return cls(library.call("bpf_prog_get_fd_by_id", f"opening BPF program {number}", number))
 
     def name(self) -> str:
         info = _ProgInfo()
         _info(self.fd, info, "BPF program")
         return bytes(info.name).decode(errors="replace")
+
+    def maps(self) -> set[int]:
+        """Ids of the maps that it uses."""
+        ids = (ctypes.c_uint32 * _MOST_MAPS)()
+        info = _ProgInfo(maps=_MOST_MAPS, map_ids=ctypes.addressof(ids))
+        _info(self.fd, info, "BPF program")
+        return set(ids[: info.maps])
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +132,15 @@ class Link(_Owned):
 
     @classmethod
     def create(cls, program: Program, target_fd: int, attach_type: int, where: str) -> Link:
-        return cls(_call("bpf_link_create", f"attaching to {where}", program.fd, target_fd, attach_type, None))
+        return cls(library.call("bpf_link_create", f"attaching to {where}", program.fd, target_fd, attach_type, None))
 
     def update(self, program: Program) -> None:
         """Exchange the program; no packet sees a gap."""
-        _call("bpf_link_update", "exchanging an attached program", self.fd, program.fd, None)
+        library.call("bpf_link_update", "exchanging an attached program", self.fd, program.fd, None)
 
     def detach(self) -> None:
         """Take the program off at once, whoever else holds the link."""
-        _call("bpf_link_detach", "detaching", self.fd)
+        library.call("bpf_link_detach", "detaching", self.fd)
 
     def state(self) -> LinkState:
         info = _LinkInfo()
@@ -242,13 +161,13 @@ class Map(_Owned):
         self.shape: tuple[int, int, int, int] = (info.type, info.key_size, info.value_size, info.max_entries)
         self._key_size: int = info.key_size
         self._value_size: int = info.value_size
-        self._cpus = _call("libbpf_num_possible_cpus", "counting CPUs") if info.type == _PERCPU_ARRAY else 1
+        self._cpus = library.call("libbpf_num_possible_cpus", "counting CPUs") if info.type == _PERCPU_ARRAY else 1
 
     def get(self, key: bytes) -> bytes | None:
         """The value (of a per-CPU map: all CPUs' values in a row), or None."""
         value = ctypes.create_string_buffer(self._value_size * self._cpus)
         try:
-            _call("bpf_map_lookup_elem", f"reading map {self.name}", self.fd, self._key(key), value)
+            library.call("bpf_map_lookup_elem", f"reading map {self.name}", self.fd, self._key(key), value)
         except LibbpfError as error:
             if error.errno == errno_names.ENOENT:
                 return None
@@ -258,12 +177,12 @@ class Map(_Owned):
     def put(self, key: bytes, value: bytes) -> None:
         if len(value) != self._value_size:
             raise ValueError(f"map {self.name} has values of {self._value_size} bytes, not {len(value)}")
-        _call("bpf_map_update_elem", f"writing map {self.name}", self.fd, self._key(key), value, 0)
+        library.call("bpf_map_update_elem", f"writing map {self.name}", self.fd, self._key(key), value, 0)
 
     def delete(self, key: bytes) -> bool:
         """False: it was not there."""
         try:
-            _call("bpf_map_delete_elem", f"deleting from map {self.name}", self.fd, self._key(key))
+            library.call("bpf_map_delete_elem", f"deleting from map {self.name}", self.fd, self._key(key))
         except LibbpfError as error:
             if error.errno in (errno_names.ENOENT, errno_names.EINVAL):  # EINVAL: what a SOCKHASH says
                 return False
@@ -278,13 +197,44 @@ class Map(_Owned):
         key, following = None, ctypes.create_string_buffer(self._key_size)
         while True:
             try:
-                _call("bpf_map_get_next_key", f"listing map {self.name}", self.fd, key, following)
+                library.call("bpf_map_get_next_key", f"listing map {self.name}", self.fd, key, following)
             except LibbpfError as error:
                 if error.errno == errno_names.ENOENT:
                     return
                 raise
             key = bytes(following.raw)
             yield key
+
+    def items(self, batch: int = 1024) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry of a hash, some thousand in one call; what comes and goes meanwhile may be missing or twice.
+
+        `batch` must be more than any one bucket has.
+        """
+        keys = ctypes.create_string_buffer(self._key_size * batch)
+        values = ctypes.create_string_buffer(self._value_size * batch)
+        place, following = None, ctypes.c_uint64()
+        while True:
+            count = ctypes.c_uint32(batch)
+            last = False
+            try:
+                library.call(
+                    "bpf_map_lookup_batch",
+                    f"listing map {self.name}",
+                    *(self.fd, place, ctypes.byref(following), keys, values, ctypes.byref(count), None),
+                )
+            except LibbpfError as error:
+                if error.errno != errno_names.ENOENT:
+                    raise
+                last = True  # and what it found on the way to the end is there
+            all_keys, all_values = keys.raw, values.raw  # each .raw is a copy of the whole
+            for at in range(count.value):
+                yield (
+                    all_keys[at * self._key_size : (at + 1) * self._key_size],
+                    all_values[at * self._value_size : (at + 1) * self._value_size],
+                )
+            if last:
+                return
+            place = ctypes.byref(following)
 
     def _key(self, key: bytes) -> bytes:
         key = bytes(key)
@@ -300,7 +250,9 @@ class Object:
         options = _OpenOpts(ctypes.sizeof(_OpenOpts), name.encode())
         self._name = name
         self._elf = elf  # libbpf reads from it until load
-        self._pointer = _find("bpf_object__open_mem", f"opening {name}.bpf.o", elf, len(elf), ctypes.byref(options))
+        self._pointer = library.find(
+            "bpf_object__open_mem", f"opening {name}.bpf.o", elf, len(elf), ctypes.byref(options)
+        )
 
     def __enter__(self) -> Object:
         return self
@@ -308,11 +260,11 @@ class Object:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _library().bpf_object__close(self._pointer)
+        library.library().bpf_object__close(self._pointer)
 
     def reuse(self, maps: dict[str, Map]) -> None:
         """Use these instead of new ones. One of another shape is an error: programs would misread it."""
-        lib = _library()
+        lib = library.library()
         for pointer in self._maps():
             name = lib.bpf_map__name(pointer).decode()
             if name not in maps:
@@ -328,18 +280,20 @@ class Object:
                     f"the pinned map {name} has (type, key, value, entries) {maps[name].shape}, and {self._name}.bpf.o"
                     f" wants {declared}: it was left by an incompatible version; stop that agent and run its uninstall"
                 )
-            _call("bpf_map__reuse_fd", f"reusing map {name}", pointer, maps[name].fd)
+            library.call("bpf_map__reuse_fd", f"reusing map {name}", pointer, maps[name].fd)
 
     def set_constants(self, rodata: bytes) -> None:
-        pointer = _find("bpf_object__find_map_by_name", f"finding .rodata of {self._name}", self._pointer, b".rodata")
-        _call("bpf_map__set_initial_value", f"setting constants of {self._name}", pointer, rodata, len(rodata))
+        pointer = library.find(
+            "bpf_object__find_map_by_name", f"finding .rodata of {self._name}", self._pointer, b".rodata"
+        )
+        library.call("bpf_map__set_initial_value", f"setting constants of {self._name}", pointer, rodata, len(rodata))
 
     def load(self) -> None:
-        _call("bpf_object__load", f"loading {self._name}.bpf.o into the kernel", self._pointer)
+        library.call("bpf_object__load", f"loading {self._name}.bpf.o into the kernel", self._pointer)
 
     def maps(self) -> dict[str, Map]:
         """The loaded, named maps, each with a descriptor of its own."""
-        lib = _library()
+        lib = library.library()
         return {
             lib.bpf_map__name(pointer).decode(): Map(os.dup(lib.bpf_map__fd(pointer)))
             for pointer in self._maps()
@@ -348,26 +302,26 @@ class Object:
 
     def program(self, name: str) -> Program:
         """The loaded program, with a descriptor of its own."""
-        pointer = _find(
+        pointer = library.find(
             "bpf_object__find_program_by_name", f"finding {name} in {self._name}", self._pointer, name.encode()
         )
-        return Program(os.dup(_library().bpf_program__fd(pointer)))
+        return Program(os.dup(library.library().bpf_program__fd(pointer)))
 
     def _maps(self) -> Iterator[int]:
         pointer = None
-        while pointer := _library().bpf_object__next_map(self._pointer, pointer):
+        while pointer := library.library().bpf_object__next_map(self._pointer, pointer):
             yield pointer
 
 
 def version() -> str:
-    return f"libbpf {_library().libbpf_major_version()}.{_library().libbpf_minor_version()}"
+    return f"libbpf {library.library().libbpf_major_version()}.{library.library().libbpf_minor_version()}"
 
 
 def attached(cgroup_fd: int, attach_type: int) -> list[int]:
     """Ids of the programs that run for this cgroup, inherited ones included."""
     effective, most = 1, 64  # BPF_F_QUERY_EFFECTIVE; the kernel's own limit per cgroup
     ids, count, flags = (ctypes.c_uint32 * most)(), ctypes.c_uint32(most), ctypes.c_uint32()
-    _call(
+    library.call(
         "bpf_prog_query",
         "listing a cgroup's programs",
         *(cgroup_fd, attach_type, effective, ctypes.byref(flags), ids, ctypes.byref(count)),
@@ -377,7 +331,7 @@ def attached(cgroup_fd: int, attach_type: int) -> list[int]:
 
 def _info(fd: int, info: ctypes.Structure, what: str) -> None:
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    _call("bpf_obj_get_info_by_fd", f"asking about a {what}", fd, ctypes.byref(info), ctypes.byref(size))
+    library.call("bpf_obj_get_info_by_fd", f"asking about a {what}", fd, ctypes.byref(info), ctypes.byref(size))
 
 
 def filesystem_type(path: Path) -> int:

@@ -1,7 +1,7 @@
 """What stays in the kernel while no agent runs: maps, programs and links, pinned under <bpffs>/ambient-v<ABI>/.
 
     maps/NAME        every map of bpf/maps.h
-    links/HOOK       connect4, connect6, setsockopt, getpeername4, getpeername6, attached to the node's cgroup
+    links/HOOK       sock_ops, connect4, connect6, setsockopt, getpeername4, getpeername6, on the node's cgroup
     lookup/COOKIE    the sk_lookup program of one enrolled network namespace
     links_spare/HOOK, lookup_spare/COOKIE
 
@@ -37,7 +37,9 @@ class Hook(NamedTuple):
     attach_type: int
 
 
-HOOKS = {  # by program, in the order of attaching
+HOOKS = {  # by program, in the order of attaching: what announces direct connections is there before they are made
+    "sock_ops": Hook("sockops", libbpf.SOCK_OPS),
+    "sock_ops_spare": Hook("sockops", libbpf.SOCK_OPS),
     "connect4": Hook("connect", libbpf.CONNECT4),
     "connect4_spare": Hook("connect", libbpf.CONNECT4),
     "connect6": Hook("connect", libbpf.CONNECT6),
@@ -48,7 +50,7 @@ HOOKS = {  # by program, in the order of attaching
     "getpeername6": Hook("peername", libbpf.GETPEERNAME6),
 }
 LOOKUPS = ("lookup", "lookup_spare")  # programs, and the directories of their pins
-_OBJECTS = ("connect", "setsockopt", "peername")
+_OBJECTS = ("connect", "sockops", "setsockopt", "peername")
 _DIRECTORIES = ("maps", "links", "links_spare", *LOOKUPS)
 
 
@@ -78,6 +80,7 @@ class Pins:
             pins = cls(cgroup, directory, _lock(directory, wait))
             undo.callback(pins.close)
             pins._load(undo)
+            pins._void_what_nobody_kept()
             pins._attach_hooks(HOOKS, undo, replaced)
             pins._adopt_lookups(undo, replaced)
             undo.pop_all()
@@ -172,6 +175,19 @@ class Pins:
         # now, rather than when the first pod is enrolled: that it loads, and its maps
         for program in self._lookup_programs(0).values():
             program.close()
+
+    def _void_what_nobody_kept(self) -> None:
+        """Verdicts hold only under connect hooks that read them: others were attached by an agent that knew of none."""
+        verdicts = self.maps["verdicts"]
+        for hook in ("connect4", "connect6"):
+            with ExitStack() as opened:
+                link = Link.pinned(self._hook_path(hook))
+                if link and opened.enter_context(link) and self._attached(link):
+                    program = opened.enter_context(Program.by_id(link.state().program))
+                    if verdicts.id in program.maps():
+                        continue
+                for key in verdicts:
+                    verdicts.delete(key)
 
     def _load_object(self, name: str, undo: ExitStack) -> dict[str, Program]:
         with Object(_elf(name), name) as loaded:

@@ -112,7 +112,7 @@ def remove() -> None:
 
 
 def foreign_rules() -> list[str]:
-    """Rules of others that look at our mark's bits or use our table: they would fight with ours."""
+    """Rules of others that look at our marks' bits or use our table: they would fight with ours."""
     found = []
     with Rtnetlink() as kernel:
         for family, name in _families():
@@ -121,7 +121,8 @@ def foreign_rules() -> list[str]:
                 mask = rule.number(_RULE_MASK) or 0
                 ours = any(each.is_it(rule) for each in _RULES)
                 bits = mask & abi.MARK_MASK
-                catches_ours = mark is not None and bits != 0 and mark & bits == abi.MARK & bits
+                marks = {each & bits for each in (abi.MARK, abi.MARK_DIRECT)}
+                catches_ours = mark is not None and bits != 0 and mark & bits in marks
                 if not ours and (table == TABLE or catches_ours):
                     does = f"lookup {table}" if table else f"action {_action(rule)}"
                     priority = rule.number(_RULE_PRIORITY) or 0

@@ -13,7 +13,7 @@ import click
 from ambient import config
 from ambient.cli import names
 from ambient.cli.errors import Failure, Lacking
-from ambient.model.mesh import MeshConfig, OutboundMode
+from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,6 +53,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Choice([mode.value for mode in OutboundMode]),
     default=OutboundMode.ALLOW_ANY.value,
     help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
+)
+@click.option(
+    "--same-node",
+    type=click.Choice([mode.value for mode in SameNode]),
+    default=SameNode.DIRECT.value,
+    help="How pods of one node talk, unless they or their namespaces say otherwise.",
 )
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
@@ -109,6 +115,7 @@ def agent(
     trust_domain: str,
     root_namespace: str,
     outbound: str,
+    same_node: str,
     metrics_port: int,
     health_port: int,
     health_address: str,
@@ -150,7 +157,7 @@ def agent(
         cgroup=cgroup or root_cgroup,
         bpffs=bpffs,
         run_dir=run_dir,
-        mesh=MeshConfig(trust_domain=trust_domain, root_namespace=root_namespace, outbound=OutboundMode(outbound)),
+        mesh=MeshConfig(trust_domain, root_namespace, OutboundMode(outbound), SameNode(same_node)),
         metrics_port=metrics_port,
         health_port=health_port,
         health_address=health_address,

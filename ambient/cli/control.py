@@ -12,7 +12,7 @@ import click
 
 from ambient import config
 from ambient.cli.errors import Failure
-from ambient.model.mesh import MeshConfig, OutboundMode
+from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
 
 
 @click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
@@ -35,6 +35,12 @@ from ambient.model.mesh import MeshConfig, OutboundMode
     default=OutboundMode.ALLOW_ANY.value,
     help="What pods may dial that the mesh does not know, unless their namespace says otherwise.",
 )
+@click.option(
+    "--same-node",
+    type=click.Choice([mode.value for mode in SameNode]),
+    default=SameNode.DIRECT.value,
+    help="How pods of one node talk, unless they or their namespaces say otherwise.",
+)
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=15012, help="For agents: discovery, certificates.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
@@ -46,6 +52,7 @@ def control(
     ca_files: Path | None,
     trust_domain: str,
     outbound: str,
+    same_node: str,
     grpc_port: int,
     metrics_port: int,
     health_port: int,
@@ -66,7 +73,7 @@ def control(
         replica=replica,
         kubeconfig=kubeconfig,
         ca_files=ca_files,
-        mesh=MeshConfig(trust_domain=trust_domain, root_namespace=namespace, outbound=OutboundMode(outbound)),
+        mesh=MeshConfig(trust_domain, namespace, OutboundMode(outbound), SameNode(same_node)),
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         health_port=health_port,

@@ -51,10 +51,15 @@ def _endpoint(row: dict[str, Any]) -> Iterator[str]:
     who = f" (pod {row['workload']} on node {row['node']})" if row["workload"] else ""
     if not row["workload"] and row["path"] != "none":
         who = " (outside the mesh)"
-    how = {"tunnel": "in a tunnel with mutual TLS", "plaintext": "in plaintext", "none": "not carried at all"}
+    how = {
+        "tunnel": "in a tunnel with mutual TLS",
+        "direct": "directly, on one node: the kernel knows both ends, nothing is encrypted",
+        "plaintext": "in plaintext",
+        "none": "not carried at all",
+    }
     spare = "" if row["weight"] else ", only when others fail"
     yield f"  to {row['address']}{who}, {how[row['path']]}{spare}"
-    if row["path"] == "tunnel":
+    if row["path"] in ("tunnel", "direct"):
         yield f"    as {row['client_identity']}, to {row['server_identity']}"
     if row["mtls"]:
         yield f"    mutual TLS: {row['mtls']}"

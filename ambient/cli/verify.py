@@ -80,9 +80,11 @@ def _sentences(found: proof.Proof) -> Iterator[str]:
         yield f"  {todo}"
     if found.proven:
         nodes = len({pod["node"] for pod in found.pods})
+        on_the_node = ", or from their own node without the kernel's proof of who it is"
+        on_the_node = on_the_node if proof.direct(found.pods) else ""
         yield (
             f"Proven: mutual TLS is on for namespace {found.namespace}, {_many(len(found.pods), 'pod')} on "
-            f"{_many(nodes, 'node')}: no TCP connection reaches them without."
+            f"{_many(nodes, 'node')}: no TCP connection reaches them without{on_the_node}."
         )
     else:
         why = _many(len(found.problems), "reason")

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from ambient.dataplane import abi
-from ambient.dataplane.questions import Outcome, Question
+from ambient.dataplane.questions import Hop, Outbound, Outcome, Question, Way
+from ambient.model import samenode
+from ambient.model.mesh import IPAddress
 from ambient.observe.records import Flow
 
 
@@ -25,6 +27,8 @@ class Decision:
     cut: Flow | None = None  # why its connections were cut
     in_force: bool = True  # the engine may be repeating it
     deps: frozenset[str] = frozenset()
+    way: Way | None = None  # as the kernel may go by it under this number: connections that it let through had it
+    cut_hops: dict[tuple[IPAddress, int], Flow] = field(default_factory=dict)  # why direct connections there were cut
 
     def flow_of(self, end: int) -> Flow:
         """For the record of a connection that ended so. One that was over before the cut was allowed to its end."""
@@ -39,20 +43,27 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What the engine must be told after the World changed. Cut implies forget."""
+    """What engine and kernel must be told after the World changed. Cut implies forget."""
 
     forget: list[int] = field(default_factory=list)
     cut: list[Decision] = field(default_factory=list)
+    cut_hops: list[tuple[Decision, Hop]] = field(default_factory=list)  # of what the kernel let through, this alone
 
 
 MOST = 20_000  # in force at once: pairs of pods and ports that talk, on one node; some 2 KiB each here and there
 NOTES_MOST = 10_000  # refusals whose record is still on its way; each is taken within moments
 
 
+Recheck = Callable[[Outbound, Hop], samenode.Direct | samenode.Indirect]
+
+
 class Decisions:
-    def __init__(self, judge: Callable[[Question], Outcome], first_id: int) -> None:
-        """`first_id` must be above every id an earlier agent may have used with a living engine."""
-        self._judge = judge
+    def __init__(self, judge: Callable[[Question], Outcome], first_id: int, recheck: Recheck | None = None) -> None:
+        """`first_id` must be above every id an earlier agent may have used with a living engine or kernel.
+
+        `recheck`: may what went to this hop directly go on?
+        """
+        self._judge, self._recheck = judge, recheck
         self._ids = itertools.count(first_id)
         self._by_id: dict[int, Decision] = {}
         self._by_question: dict[Question, Decision] = {}
@@ -71,7 +82,9 @@ class Decisions:
         if known is not None:
             return known
         outcome = self._judge(question)
-        decision = Decision(next(self._ids), question, outcome.flow, outcome, in_force=not outcome.sampled)
+        decision = Decision(
+            next(self._ids), question, outcome.flow, outcome, in_force=not outcome.sampled, way=outcome.way
+        )
         self._add(decision)
         if not outcome.sampled:
             self._by_question[question] = decision
@@ -88,10 +101,17 @@ class Decisions:
     def take_note(self, number: int) -> Note | None:
         return self._notes.pop(number, None)
 
-    def inherit(self, number: int, question: Question | None, flow: Flow) -> None:
-        """A decision of an earlier agent that the engine still has connections of."""
+    def inherit(self, number: int, question: Question | None, flow: Flow, way: Way | None = None) -> None:
+        """A decision of an earlier agent that the engine, or the kernel by `way`, still has connections of."""
         self._ids = itertools.count(max(next(self._ids), number + 1))  # the clock may have been set back
-        self._add(Decision(number, question, flow, in_force=False))
+        known = self._by_id.get(number)
+        if known is None:
+            self._add(Decision(number, question, flow, in_force=False, way=way))
+        elif way is None:
+            known.flow = flow  # of its label, where there is one
+        else:
+            before = known.way.hops if known.way is not None else ()
+            known.way = Way(kind=way.kind, hops=(*before, *(hop for hop in way.hops if hop not in before)))
 
     def touched(self, tokens: Iterable[str]) -> Revision:
         """Judge again what depends on any of these tokens."""
@@ -130,15 +150,32 @@ class Decisions:
                 self._cut(revision, decision, "its label cannot be read, so it cannot be judged", "unreadable")
                 continue
             before, now = decision.outcome, self._judge(decision.question)
+            also = self._rejudge_hops(revision, decision)
+            self._depend(decision, (decision.deps if before == now else now.deps) | also)
             if before == now:
                 continue
             self._retire(decision)
-            self._depend(decision, now.deps)
             decision.outcome = now
             revision.forget.append(decision.id)
             if now.verdict is abi.Verdict.REFUSE:
                 self._cut(revision, decision, now.flow.rule, now.flow.reason)
         return revision
+
+    def _rejudge_hops(self, revision: Revision, decision: Decision) -> frozenset[str]:
+        """Connections to a pod that is no endpoint any more go on, unless it would not let them in; what says so."""
+        deps: frozenset[str] = frozenset()
+        if decision.way is None or self._recheck is None or not isinstance(decision.question, Outbound):
+            return deps
+        for hop in decision.way.hops:
+            if hop.cookie:
+                found = self._recheck(decision.question, hop)
+                deps |= found.deps
+                end = hop.ip, hop.port
+                if isinstance(found, samenode.Indirect) and found.denied and end not in decision.cut_hops:
+                    flow = hop.flow or decision.flow
+                    decision.cut_hops[end] = replace(flow, verdict="deny", rule=found.said, reason=found.reason)
+                    revision.cut_hops.append((decision, hop))
+        return deps
 
     def _cut(self, revision: Revision, decision: Decision, rule: str, reason: str) -> None:
         if decision.cut is None and decision.flow.verdict == "allow":

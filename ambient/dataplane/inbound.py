@@ -98,6 +98,11 @@ def _gone(key: str) -> tuple[str, str]:
     return "unknown_workload", f"pod {key} is not, or no longer, in the mesh's configuration"
 
 
+def rule_of(allow: policy.Allow) -> str:
+    """As records show it."""
+    return "; dry run: ".join([allow.rule, *allow.dry_run])
+
+
 def _outcome(
     verdict: policy.Allow | policy.Deny, source: Party, destination: Party, service: str, question: Request | Plaintext
 ) -> Outcome:
@@ -106,10 +111,9 @@ def _outcome(
             rule = f"{verdict.rule}: {verdict.why}" if verdict.rule not in verdict.why else verdict.why
             return _refuse(source, destination, verdict.reason, rule, question, DENIED, verdict.deps, service)
         case policy.Allow():
-            rule = "; dry run: ".join([verdict.rule, *verdict.dry_run])
             return Outcome(
                 verdict=abi.Verdict.CARRY,
-                flow=_flow(source, destination, "", rule, question, service),
+                flow=_flow(source, destination, "", rule_of(verdict), question, service),
                 deps=_deps(question) | verdict.deps,
                 targets=(Target(question.to, question.port, 1),),
                 show_client=True,

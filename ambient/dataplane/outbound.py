@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
 
-from ambient.dataplane import abi, headers, parties
+from ambient.capture.abi import Kind
+from ambient.dataplane import abi, headers, inbound, parties
 from ambient.dataplane.pods import context_id, tunnel_id
-from ambient.dataplane.questions import Outbound, Outcome, Target
-from ambient.model import route
+from ambient.dataplane.questions import Hop, Outbound, Outcome, Target, Way
+from ambient.model import route, samenode
 from ambient.model.mesh import Identity, IPAddress, Service, Workload
 from ambient.model.world import World
 from ambient.observe.records import Flow, Party
+
+# Refusals that the kernel may give by itself: nothing in them depends on who is there at the moment.
+_KERNEL_REFUSES = frozenset({"not_in_registry", "mtls_required"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """This node, as far as connections go direct."""
+
+    captured: Callable[[str], int | None] = lambda _: None  # by workload key: its network namespace's cookie
+    aside: Container[tuple[str, str]] = field(default_factory=frozenset)  # client and server that go through the engine
+
+
+NOWHERE = Here()  # nothing goes direct
 
 
 def judge(
@@ -20,6 +36,7 @@ def judge(
     *,
     avoid: Container[tuple[IPAddress, int]],
     rng: random.Random,
+    here: Here = NOWHERE,
 ) -> Outcome:
     """Where the connection goes. `avoid`: endpoints set aside because they did not answer lately."""
     client = world.workloads.get(question.client)
@@ -34,18 +51,85 @@ def judge(
             deps,
         )
     source = Party.of(client, client.identity(world.mesh.trust_domain))
+    mine = here.captured(client.key) == question.cookie
     match route.plan(world, client, question.to, question.port, avoid=avoid):
         case route.Refuse() as refused:
-            return _refuse(question, world, source, refused.reason, refused.why, refused.deps)
+            way = Way(kind=Kind.REFUSE) if mine and refused.reason in _KERNEL_REFUSES else None
+            return _refuse(question, world, source, refused.reason, refused.why, refused.deps, way)
         case route.Passthrough() as passed:
             return Outcome(
                 verdict=abi.Verdict.CARRY,
                 flow=_flow(question, world, source, None, tunnel=False, rule=passed.why),
                 deps=passed.deps,
                 targets=(Target(question.to, question.port, 1),),
+                way=Way(kind=Kind.PASS) if mine and not world.claims(question.to) else None,
             )
         case route.Carry() as carry:
-            return _carry(question, world, client, carry, source, rng)
+            outcome = _carry(question, world, client, carry, source, rng)
+            few = len(carry.choices) <= samenode.MOST_ENDPOINTS
+            return _directly(outcome, question, world, client, carry, here) if mine and few else outcome
+
+
+def recheck(question: Outbound, hop: Hop, world: World) -> samenode.Direct | samenode.Indirect:
+    """May connections that went to this hop directly go on?"""
+    client, server = world.workloads.get(question.client), world.workloads.get(hop.server)
+    for pod, key, uid in ((client, question.client, question.uid), (server, hop.server, hop.uid)):
+        if pod is None or pod.uid != uid:
+            why = f"pod {key} is not, or no longer, in the mesh's configuration"
+            return samenode.Indirect(
+                reason="unknown_workload",
+                why=why,
+                rule=why,
+                denied=True,
+                deps=frozenset({f"wl:{question.client}", f"wl:{hop.server}"}),
+            )
+    assert client is not None
+    assert server is not None
+    return samenode.between(world, client, server, hop.ip, hop.port)
+
+
+def _directly(
+    outcome: Outcome, question: Outbound, world: World, client: Workload, carry: route.Carry, here: Here
+) -> Outcome:
+    """With the way for the kernel, if one of the choices is a pod that may be reached without us."""
+    hops, deps = [], set(outcome.deps)
+    for choice in carry.choices:
+        if not choice.weight:
+            continue  # for when others fail: the kernel does not try twice
+        hop = Hop(ip=choice.address, port=choice.port, weight=choice.weight)
+        same_family = choice.address.version == question.to.version  # else the socket could not be turned to it
+        if choice.workload is not None and choice.workload.node == client.node and same_family:
+            judged = samenode.between(world, client, choice.workload, choice.address, choice.port)
+            deps |= judged.deps
+            cookie = here.captured(choice.workload.key)
+            if isinstance(judged, samenode.Direct) and cookie and (client.key, choice.workload.key) not in here.aside:
+                hop = direct_hop(world, client, choice.workload, hop, cookie, judged, carry.service)
+        hops.append(hop)
+    way = Way(kind=Kind.DIRECT, hops=tuple(hops)) if any(hop.cookie for hop in hops) else None
+    return replace(outcome, deps=frozenset(deps), way=way)
+
+
+def direct_hop(
+    world: World,
+    client: Workload,
+    server: Workload,
+    hop: Hop,
+    cookie: int,
+    judged: samenode.Direct,
+    service: Service | None,
+) -> Hop:
+    """The hop as one that needs no engine, and what records say of it."""
+    flow = Flow(
+        reporter="destination",
+        source=Party.of(client, client.identity(world.mesh.trust_domain)),
+        destination=Party.of(server, server.identity(world.mesh.trust_domain), str(hop.ip)),
+        service=service.hostname if service else "",
+        verdict="allow",
+        rule=inbound.rule_of(judged.allow),
+        path="direct",
+        security="unknown",
+    )
+    return replace(hop, cookie=cookie, server=server.key, uid=server.uid, flow=flow)
 
 
 def _carry(
@@ -126,7 +210,15 @@ def _shared(parties: Sequence[Party]) -> Party:
     return Party(**{name: next(iter(found)) if len(found) == 1 else "" for name, found in values.items()})
 
 
-def _refuse(question: Outbound, world: World, source: Party, reason: str, why: str, deps: frozenset[str]) -> Outcome:
+def _refuse(
+    question: Outbound,
+    world: World,
+    source: Party,
+    reason: str,
+    why: str,
+    deps: frozenset[str],
+    way: Way | None = None,
+) -> Outcome:
     service = world.service_at(question.to)
     return Outcome(
         verdict=abi.Verdict.REFUSE,
@@ -142,4 +234,5 @@ def _refuse(question: Outbound, world: World, source: Party, reason: str, why: s
             security="unknown",
         ),
         deps=deps,
+        way=way,
     )

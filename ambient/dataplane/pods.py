@@ -40,6 +40,9 @@ class LocalPods:
     def of_listener(self, listener: int) -> LocalPod | None:
         return self._by_cookie.get(listener >> 2)
 
+    def of_cookie(self, cookie: int) -> LocalPod | None:
+        return self._by_cookie.get(cookie)
+
     def of_workload(self, key: str) -> LocalPod | None:
         return self._by_workload.get(key)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from ambient.dataplane.health import Health
 from ambient.dataplane.link import Link
 from ambient.dataplane.pods import LocalPods, role_of, tunnel_id
 from ambient.dataplane.questions import (
+    Hop,
     Outbound,
     Outcome,
     Peer,
@@ -28,8 +29,10 @@ from ambient.dataplane.questions import (
     label,
     read_label,
 )
+from ambient.dataplane.ways import Ways
 from ambient.dataplane.wire import Message
 from ambient.identity.svid import UntrustedPeer, read_peer
+from ambient.model import samenode
 from ambient.model.mesh import TUNNEL_PORT, IPAddress
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party
@@ -70,7 +73,9 @@ class Proxy:
         """`clock`: monotonic seconds."""
         self.world = world
         self.host: Collection[IPAddress] = frozenset()
-        self.decisions = Decisions(self.judge, first_id)
+        self.decisions = Decisions(self.judge, first_id, self._recheck)
+        self.ways: Ways | None = None
+        self._here = outbound.NOWHERE
         self.waiting = waiting.Waiting()
         self._engine: Sender | None = None
         self._pods, self._observer = pods, observer
@@ -80,10 +85,14 @@ class Proxy:
     def serve(self, engine: Sender) -> None:
         self._engine = engine
 
+    def let_pass(self, ways: Ways, captured: Callable[[str], int | None]) -> None:
+        """From now on the kernel does by itself what it may. `captured`: a pod's netns cookie, by workload key."""
+        self.ways, self._here = ways, outbound.Here(captured=captured, aside=ways.ended.aside)
+
     def judge(self, question: Question) -> Outcome:
         match question:
             case Outbound():
-                return outbound.judge(question, self.world, avoid=self._health, rng=self._rng)
+                return outbound.judge(question, self.world, avoid=self._health, rng=self._rng, here=self._here)
             case Plaintext():
                 return inbound.judge_plaintext(question, self.world, self.host)
             case Peer():
@@ -91,10 +100,20 @@ class Proxy:
             case Request():
                 return inbound.judge_request(question, self.world)
 
+    def _recheck(self, question: Outbound, hop: Hop) -> samenode.Direct | samenode.Indirect:
+        return outbound.recheck(question, hop, self.world)
+
     # The World
 
+    def touched(self, tokens: Iterable[str]) -> None:
+        """Judge again what depends on these."""
+        self.revise(self.decisions.touched(tokens))
+
     def revise(self, revision: Revision) -> None:
-        """Tell the engine what it must forget, and what it must cut."""
+        """Tell kernel and engine what they must forget, and what must end."""
+        if self.ways is not None:
+            self.ways.withdraw(revision.forget)  # before anything else: see ways.py
+            self.ways.cut(revision)
         if self._engine is None:
             return
         cut = {decision.id for decision in revision.cut}
@@ -115,8 +134,7 @@ class Proxy:
                 except ValueError as error:
                     log.error("cutting what an earlier agent let in, for nobody can judge it again: %s", error)  # noqa: TRY400
                     question, flow = None, _UNREADABLE
-                if self.decisions.get(row.body.answer) is None:
-                    self.decisions.inherit(row.body.answer, question, flow)
+                self.decisions.inherit(row.body.answer, question, flow)
         if self._engine is not None:
             self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=0)))
         self.revise(self.decisions.rejudge_all())
@@ -200,18 +218,28 @@ class Proxy:
         ip, port = wire.read_addr(failed.dial)
         decision = self.decisions.get(failed.answer)
         self._observer.dial_failed(abi.reason_name(failed.reason))
-        services = frozenset(token for token in decision.deps if token.startswith("svc:")) if decision else frozenset()
-        if not services or failed.reason in _OURS:  # nothing to choose among, or another would fail as well
-            return
+        services = _services(decision) if decision else frozenset()
+        if services and failed.reason not in _OURS:  # else nothing to choose among, or another would fail as well
+            self._pause(ip, port, services)
+
+    def _pause(self, ip: IPAddress, port: int, services: frozenset[str]) -> None:
         back = self._health.failed(ip, port, self._clock())
         if back is not None:
             self._aside[ip] = services
-            self.revise(self.decisions.touched(services))
+            self.touched(services)
             asyncio.get_running_loop().call_later(max(0.0, back - self._clock()), self._pauses_over)
+
+    def answered(self, decision: Decision, ip: IPAddress, port: int, did: bool) -> None:
+        """An endpoint that the kernel chose did, or did not."""
+        if did and not self._health.quiet:
+            self._health.worked(ip, port)
+        elif not did and (services := _services(decision)):
+            self._observer.dial_failed("dial")
+            self._pause(ip, port, services)
 
     def _pauses_over(self) -> None:
         for ip in self._health.tick(self._clock()):
-            self.revise(self.decisions.touched(self._aside.pop(ip, frozenset())))
+            self.touched(self._aside.pop(ip, frozenset()))
 
     def _ended(self, link: Link, conn: abi.Conn, text: str) -> None:
         decision = self.decisions.get(conn.answer)
@@ -232,7 +260,8 @@ class Proxy:
 
     def _decide(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
         decision = self.decisions.decide(question)
-        link.send(_message(question_id, cookie, decision))
+        kernel = self.ways is not None and self.ways.put(decision)
+        link.send(_message(question_id, cookie, decision, beside_kernel=kernel))
         self.revise(self.decisions.too_many())
 
     def _refuse(self, link: Link, question_id: int, why: str, reason: str, status: int = inbound.DENIED) -> None:
@@ -243,10 +272,15 @@ class Proxy:
         link.send(Message(abi.Type.ANSWER, body))
 
 
-def _message(question_id: int, cookie: int, decision: Decision) -> Message:
+def _services(decision: Decision) -> frozenset[str]:
+    return frozenset(token for token in decision.deps if token.startswith("svc:"))
+
+
+def _message(question_id: int, cookie: int, decision: Decision, *, beside_kernel: bool) -> Message:
     assert decision.question is not None
     assert decision.outcome is not None
     outcome = decision.outcome
+    targets = outcome.beside_kernel() if beside_kernel else outcome.targets
     text = label(decision.question, decision.flow)
     host, baggage = outcome.host.encode(), outcome.baggage.encode()
     body = abi.Answer(
@@ -257,12 +291,12 @@ def _message(question_id: int, cookie: int, decision: Decision) -> Message:
         flags=abi.AnswerFlag.REMEMBER | (abi.AnswerFlag.SHOW_CLIENT if outcome.show_client else 0),
         status=outcome.status,
         uses=SAMPLE_USES if outcome.sampled else 0,
-        choices=len(outcome.targets),
+        choices=len(targets),
         label_len=len(text),
         baggage_len=len(baggage),
         host_len=len(host),
     )
-    choices = b"".join(_choice(target) for target in outcome.targets)
+    choices = b"".join(_choice(target) for target in targets)
     return Message(abi.Type.ANSWER, body, choices + text + baggage + host)
 
 

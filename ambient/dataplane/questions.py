@@ -7,9 +7,10 @@ the connections of the old one, can put it again. Its text form travels as the f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ambient.capture.abi import Kind
 from ambient.dataplane import abi
 from ambient.model.mesh import Identity, IPAddress, address
 from ambient.observe.records import Flow
@@ -77,6 +78,31 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """One endpoint among which the kernel chooses. `cookie` 0: not direct, the engine carries what falls to it."""
+
+    ip: IPAddress
+    port: int
+    weight: int
+    cookie: int = 0  # of the network namespace in which the server is captured
+    server: str = ""  # workload key
+    uid: str = ""
+    flow: Flow | None = None  # of the connections that go there directly: the destination's judgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What the kernel may be told about one client and one address that it dials."""
+
+    kind: Kind
+    hops: tuple[Hop, ...] = ()  # of DIRECT
+
+    def direct(self, ip: IPAddress, port: int) -> Hop | None:
+        """The direct hop to an endpoint."""
+        return next((hop for hop in self.hops if hop.cookie and (hop.ip, hop.port) == (ip, port)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The answer to a question. Two equal outcomes need no message to the engine."""
 
@@ -89,6 +115,20 @@ class Outcome:
     status: int = 0
     host: str = ""
     baggage: str = ""
+    way: Way | None = None  # None: every connection is the engine's
+
+    def beside_kernel(self) -> tuple[Target, ...]:
+        """The targets while the kernel goes by `way`: its share is not the engine's too, or it would count twice.
+
+        What the kernel reaches by itself is tried only when the others failed. If that is all there is, the engine has
+        it as well, for what the kernel leaves to it (MPTCP, a full table).
+        """
+        if self.way is None or all(hop.cookie for hop in self.way.hops):
+            return self.targets
+        way = self.way
+        rest = [target for target in self.targets if not way.direct(target.ip, target.port)]
+        mine = [replace(target, weight=0) for target in self.targets if way.direct(target.ip, target.port)]
+        return (*(each for each in rest if each.weight), *mine, *(each for each in rest if not each.weight))
 
 
 def label(question: Question, flow: Flow) -> bytes:

@@ -21,7 +21,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as there:
         if there in ready:
             try:
                 answer = there.recv(65536)
-            except ConnectionResetError:
+            except (ConnectionResetError, ConnectionAbortedError):
                 answer = b""
             if not answer:
                 sys.exit(%d)

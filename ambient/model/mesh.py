@@ -64,6 +64,13 @@ class OutboundMode(enum.Enum):
     REGISTRY_ONLY = "registry-only"
 
 
+class SameNode(enum.Enum):
+    """How two pods of one node talk: plainly, the kernel vouching for both, or through a tunnel all the same."""
+
+    DIRECT = "direct"
+    MTLS = "mtls"
+
+
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
     """What holds for the whole mesh."""
@@ -71,6 +78,7 @@ class MeshConfig:
     trust_domain: str = "cluster.local"
     root_namespace: str = "ambient-system"
     outbound: OutboundMode = OutboundMode.ALLOW_ANY
+    same_node: SameNode = SameNode.DIRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class Namespace:
     enrolled: bool = False
     outbound: OutboundMode | None = None  # None: the mesh's
     require_mtls: bool = False
+    same_node: SameNode | None = None  # None: the mesh's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +135,7 @@ class Workload:
     host_network: bool = False
     locality: Locality = Locality()
     capture: CaptureSettings = CaptureSettings()
+    same_node: SameNode | None = None  # None: its namespace's
     owner: str = ""  # what telemetry calls the workload: the Deployment's name, or the pod's own
 
     @property

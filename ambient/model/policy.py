@@ -22,6 +22,10 @@ from ambient.model.mesh import (
 from ambient.model.tables import covers
 from ambient.model.world import World
 
+REASONS = frozenset(
+    {"unknown_workload", "unknown_source", "source_mismatch", "strict_mtls", "denied_by_policy", "no_allow_matched"}
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
@@ -33,8 +37,7 @@ class Allow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
     rule: str
-    reason: str  # stable: unknown_workload, unknown_source, source_mismatch, strict_mtls, denied_by_policy,
-    #              no_allow_matched
+    reason: str  # stable: one of REASONS
     why: str  # a sentence
     deps: frozenset[str]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ambient.model import egress, policy
+from ambient.model import egress, policy, samenode
 from ambient.model.mesh import IPAddress, MtlsMode, OutboundMode, Workload
 from ambient.model.tables import endpoints_of
 from ambient.model.world import World
@@ -28,6 +28,7 @@ class Seen:
     knocks: Sequence[Mapping[str, object]] = ()  # what plaintext connections met, one to each address; none: not tried
     # Connections outside tunnels: inbound, own port, the other end's address and port. None: nobody could look.
     clear: tuple[tuple[bool, int, IPAddress, int], ...] | None = ()
+    direct: frozenset[tuple[bool, int, IPAddress, int]] = frozenset()  # of these, those the kernel knows both ends of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,10 @@ def _pod(world: World, pod: Workload, seen: Seen, host: frozenset[IPAddress]) ->
         "state": seen.state,
         "certificate": dict(seen.certificate) if seen.certificate else None,
         "knocks": [dict(each) for each in seen.knocks],
-        "clear": None if seen.clear is None else [_clear(world, pod, host, *each) for each in seen.clear],
+        "same_node": samenode.wish(world, pod)[0].value,
+        "clear": None
+        if seen.clear is None
+        else [_clear(world, pod, host, *each) | _vouched(each in seen.direct) for each in seen.clear],
     }
 
 
@@ -120,10 +124,14 @@ def _app_ports(world: World, pod: Workload) -> set[int]:
     return ports
 
 
+def _vouched(known: bool) -> Row:
+    return {"kind": "direct"} if known else {}
+
+
 def _clear(
     world: World, pod: Workload, host: frozenset[IPAddress], inbound: bool, port: int, ip: IPAddress, remote_port: int
 ) -> Row:
-    """`kind`: "mesh" (a tunnel is possible), "probe" (of the pod's node), or "outside"."""
+    """`kind`: "mesh" (a tunnel is possible), "probe" (of the pod's node), or "outside"; or else "direct"."""
     inbound = inbound or port in _app_ports(world, pod)  # of an app that listens no more: nobody dials from such a port
     other = world.workload_at(ip)
     node = world.node_at(ip)

@@ -1,14 +1,15 @@
 """`ambient explain`: what would happen to a connection, by the very functions that decide it. Pure.
 
-The client's side is route.plan(), the server's policy.decide(). What the World does not know it does not guess:
-endpoints set aside for a moment, certificates not issued yet and whether the app listens are not in the answer.
+The client's side is route.plan(), the server's policy.decide(), on one node by way of samenode.between(). What the
+World does not know it does not guess: endpoints set aside for a moment, certificates not issued yet and whether the app
+listens are not in the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ambient.model import policy, route
+from ambient.model import policy, route, samenode
 from ambient.model.mesh import IPAddress, Workload
 from ambient.model.world import World
 from ambient.observe import names
@@ -40,7 +41,8 @@ def explain(world: World, source: str, to: str) -> Row:
                 endpoints.append(_row(ip, named.port, "plaintext", "allow", rule="outside the mesh", why=passed.why))
             case route.Carry() as carry:
                 says.append(carry.why)
-                endpoints += [_carried(world, who, choice) for choice in carry.choices]
+                may_choose = len(carry.choices) <= samenode.MOST_ENDPOINTS
+                endpoints += [_carried(world, who, choice, kernel=may_choose) for choice in carry.choices]
     verdicts = {str(row["verdict"]) for row in endpoints}
     return {
         "from": who.key,
@@ -84,12 +86,21 @@ def _uncaptured(world: World, who: Workload, ip: IPAddress, port: int) -> Iterat
             yield _judged(world, who, server, endpoint.address, endpoint.ports[port], tunnel=False)
 
 
-def _carried(world: World, who: Workload, choice: route.Choice) -> Row:
+def _carried(world: World, who: Workload, choice: route.Choice, *, kernel: bool) -> Row:
+    """`kernel`: it may choose, but never what is for when others fail."""
     if choice.workload is None:
         return _row(choice.address, choice.port, "plaintext", "allow", rule="outside the mesh", weight=choice.weight)
     tunnel = choice.identity is not None
     row = _judged(world, who, choice.workload, choice.address, choice.port, tunnel=tunnel)
+    if tunnel and kernel and choice.weight and choice.workload.node == who.node:
+        row |= _on_the_node(samenode.between(world, who, choice.workload, choice.address, choice.port))
     return row | {"weight": choice.weight}
+
+
+def _on_the_node(judged: samenode.Direct | samenode.Indirect) -> Row:
+    if isinstance(judged, samenode.Direct):
+        return {"path": "direct"}
+    return {} if judged.reason in policy.REASONS else {"why": f"not directly, though on one node: {judged.why}"}
 
 
 def _judged(world: World, who: Workload, server: Workload, ip: IPAddress, port: int, *, tunnel: bool) -> Row:

@@ -32,6 +32,7 @@ _ENDED = {
     "expired": IDENTITY,
     "resources": "OM",
     "stranger": IDENTITY,
+    "unadmitted": IDENTITY,
 }
 
 _DENIED = {

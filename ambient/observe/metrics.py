@@ -38,6 +38,8 @@ class Gauges:
     pods: Callable[[], Mapping[str, int]] = dict  # pods by state: "captured", "waiting"
     ready: Callable[[], bool] = lambda: False
     records_dropped: Callable[[], int] = lambda: 0
+    kernel_verdicts: Callable[[], int] = lambda: 0
+    pairs_aside: Callable[[], int] = lambda: 0
 
 
 NOTHING = Gauges()
@@ -73,6 +75,10 @@ class Metrics:
             self.refused(flow.reason or ending.reason)
         elif ending.reason not in _NOT_FAILURES:
             self.refused(ending.reason)
+
+    def mirrored(self, flow: Flow, ending: Ending) -> None:
+        """The other side of a connection that one agent saw both sides of."""
+        self._traffic.ended(flow, ending, self._clock())
 
     def refused(self, reason: str) -> None:
         """A connection or request that was turned away. `reason`: one of our snake_case names, never a peer's text."""
@@ -134,6 +140,14 @@ class Metrics:
             "ambient_engine_restarts", "Engines that died while they served, and were replaced", self._engine_deaths
         )
         yield CounterMetricFamily("ambient_records_dropped", "Access records nobody took", ask.records_dropped())
+        yield GaugeMetricFamily(
+            "ambient_kernel_verdicts",
+            "Pods and addresses that the kernel decides about by itself",
+            ask.kernel_verdicts(),
+        )
+        yield GaugeMetricFamily(
+            "ambient_direct_pairs_aside", "Pairs of pods of one node kept from the direct path", ask.pairs_aside()
+        )
         yield GaugeMetricFamily("ambient_ready", "1 when the agent is ready", int(ask.ready()))
         build = GaugeMetricFamily("ambient_build_info", "The agent's version", labels=["version"])
         build.add_metric([__version__], 1)

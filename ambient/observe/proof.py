@@ -1,8 +1,9 @@
 """Is mutual TLS really on for a namespace? Judges what agents testify; pure, and asks nobody.
 
 Proven means: no TCP connection reaches a pod of the namespace without mutual TLS, and none goes from one to another pod
-of the mesh without. Whatever nobody could look at counts as a problem: silence proves nothing. What the mesh cannot
-promise by design (probes, what pods dial outside it) is a note; that it is about TCP alone is said in the proof.
+of the mesh without; but between pods of one node the kernel's own knowledge of both ends will do. Whatever nobody could
+look at counts as a problem: silence proves nothing. What the mesh cannot promise by design (probes, what pods dial
+outside it) is a note; that it is about TCP alone is said in the proof.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ def _of_pod(pod: Mapping[str, Any], now: datetime) -> Iterator[Problem]:
 
 
 def _matters(connection: Mapping[str, Any]) -> bool:
-    """In: all but probes. Out: only what could have gone through a tunnel."""
+    """In: all but probes. Out: only what could have gone through a tunnel. Never what the kernel vouches for."""
+    if connection["kind"] == "direct":
+        return False
     return bool(connection["kind"] == "mesh" or (connection["direction"] == "in" and connection["kind"] != "probe"))
 
 
@@ -173,10 +176,20 @@ def _limits(pods: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             "plaintext from a pod's own node, which is how kubelet calls, reaches the ports of its probes: "
             + first(probed)
         )
+    if direct(pods):
+        yield (
+            "between pods of one node connections are direct: the kernel knows both ends, as a certificate would say, "
+            "and their bytes are not encrypted; ambient.dev/same-node: mtls has them encrypted, too"
+        )
     for pod in pods:
-        outside = [c["peer"] for c in pod["clear"] or () if c["direction"] == "out" and not _matters(c)]
+        outside = [c["peer"] for c in pod["clear"] or () if c["direction"] == "out" and c["kind"] == "outside"]
         if outside:
             yield f"{pod['pod']} talks in plaintext to what is outside the mesh: {first(outside)}"
+
+
+def direct(pods: Iterable[Mapping[str, Any]]) -> bool:
+    """May any of them be dialled directly?"""
+    return any(pod.get("same_node") == "direct" for pod in pods)
 
 
 def first(names: Sequence[str]) -> str:

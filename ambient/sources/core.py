@@ -21,12 +21,14 @@ T = TypeVar("T")
 # What people write on objects for the mesh; settings.py says of what looks like it that nobody reads it.
 MODE, ISTIO_MODE = "ambient.dev/mode", "istio.io/dataplane-mode"
 UNKNOWN, REQUIRE_MTLS = "ambient.dev/outbound", "ambient.dev/require-mtls"
+SAME_NODE = "ambient.dev/same-node"
 CAPTURED = "ambient.dev/captured"
 OUTBOUND_PORTS = "ambient.dev/exclude-outbound-ports"
 OUTBOUND_CIDRS = "ambient.dev/exclude-outbound-cidrs"
 INBOUND_PORTS = "ambient.dev/exclude-inbound-ports"
 ENROL = {"enabled": True, "disabled": False}
 OUTBOUND = {mode.value: mode for mode in mesh.OutboundMode}
+SAME_NODE_MODES = {mode.value: mode for mode in mesh.SameNode}
 DISTRIBUTION = {
     "PreferClose": mesh.TrafficDistribution.SAME_ZONE,
     "PreferSameZone": mesh.TrafficDistribution.SAME_ZONE,
@@ -66,7 +68,12 @@ def namespace(doc: Spot) -> mesh.Namespace:
         enrolled=enrolment(labels) or False,
         outbound=_setting(doc, UNKNOWN).one_of(OUTBOUND, None, closed=mesh.OutboundMode.REGISTRY_ONLY),
         require_mtls=_setting(doc, REQUIRE_MTLS).one_of({"true": True, "false": False}, False, closed=True),
+        same_node=_same_node(doc),
     )
+
+
+def _same_node(doc: Spot) -> mesh.SameNode | None:
+    return _setting(doc, SAME_NODE).one_of(SAME_NODE_MODES, None, closed=mesh.SameNode.MTLS)
 
 
 def _setting(doc: Spot, key: str) -> Spot:
@@ -123,6 +130,7 @@ def pod(doc: Spot) -> Pod:
             draining=serving and leaving,
             host_network=host_network,
             capture=_capture(annotations),
+            same_node=_same_node(doc),
             owner=_owner(metadata),
         ),
         wants=enrolment(metadata.get("labels")),

@@ -11,10 +11,10 @@ from ambient.sources import core, security
 from ambient.sources.reading import Spot, hint
 
 OWN = "ambient.dev/"
-NAMESPACES = (core.UNKNOWN, core.REQUIRE_MTLS)
+NAMESPACES = (core.UNKNOWN, core.REQUIRE_MTLS, core.SAME_NODE)
 READ: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Namespace": {"labels": (core.MODE, *NAMESPACES), "annotations": NAMESPACES},
-    "Pod": {"labels": (core.MODE,), "annotations": (*core.LISTS, core.CAPTURED)},
+    "Pod": {"labels": (core.MODE, core.SAME_NODE), "annotations": (*core.LISTS, core.CAPTURED, core.SAME_NODE)},
     "AuthorizationPolicy": {"annotations": security.DRY_RUN},
 }
 KEYS = tuple(dict.fromkeys(key for places in READ.values() for keys in places.values() for key in keys))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ambient.model import mesh
-from ambient.model.mesh import MtlsMode, OutboundMode
+from ambient.model.mesh import MtlsMode, OutboundMode, SameNode
 from ambient.xds import names, policies
 from ambient.xds.proto import noun_pb2 as pb
 
@@ -15,6 +15,11 @@ OUTBOUND: Mapping[OutboundMode | None, pb.Outbound] = {
     None: pb.INHERITED,
     OutboundMode.ALLOW_ANY: pb.ALLOW_ANY,
     OutboundMode.REGISTRY_ONLY: pb.REGISTRY_ONLY,
+}
+SAME_NODE: Mapping[SameNode | None, pb.SameNode] = {
+    None: pb.SAME_NODE_INHERITED,
+    SameNode.DIRECT: pb.SAME_NODE_DIRECT,
+    SameNode.MTLS: pb.SAME_NODE_MTLS,
 }
 MODES: Mapping[MtlsMode | None, pb.MtlsMode] = {
     None: pb.UNSET,
@@ -28,6 +33,7 @@ PLAINTEXT: Mapping[bool | None, pb.Plaintext] = {
     True: pb.PLAINTEXT_REFUSED,
 }
 _OUTBOUND = {value: key for key, value in OUTBOUND.items()}
+_SAME_NODE = {value: key for key, value in SAME_NODE.items()}
 _MODES = {value: key for key, value in MODES.items()}
 _REQUIRE_MTLS = {value: key for key, value in PLAINTEXT.items()}
 
@@ -80,6 +86,7 @@ def encode(noun: Beyond) -> pb.Noun:
                     enrolled=noun.enrolled,
                     outbound=OUTBOUND[noun.outbound],
                     require_mtls=noun.require_mtls,
+                    same_node=SAME_NODE[noun.same_node],
                 )
             )
         case mesh.PeerAuthentication():
@@ -101,7 +108,10 @@ def encode(noun: Beyond) -> pb.Noun:
             return pb.Noun(roots=pb.Roots(pem=noun.pem))
     return pb.Noun(
         mesh=pb.Mesh(
-            trust_domain=noun.trust_domain, root_namespace=noun.root_namespace, outbound=OUTBOUND[noun.outbound]
+            trust_domain=noun.trust_domain,
+            root_namespace=noun.root_namespace,
+            outbound=OUTBOUND[noun.outbound],
+            same_node=SAME_NODE[noun.same_node],
         )
     )
 
@@ -128,10 +138,16 @@ def decode(message: pb.Noun) -> Beyond:
             outbound = _OUTBOUND.get(message.mesh.outbound)
             if outbound is None:
                 raise ValueError(f"outbound mode {message.mesh.outbound} is unknown")
-            return mesh.MeshConfig(message.mesh.trust_domain, message.mesh.root_namespace, outbound)
+            direct = same_node(message.mesh.same_node) or SameNode.DIRECT
+            return mesh.MeshConfig(message.mesh.trust_domain, message.mesh.root_namespace, outbound, direct)
         case "roots":
             return Roots(message.roots.pem)
     raise ValueError("it is of a kind that is unknown here")
+
+
+def same_node(number: pb.SameNode) -> SameNode | None:
+    """What a later version may mean besides is taken for what encrypts more."""
+    return _SAME_NODE.get(number, SameNode.MTLS)
 
 
 def _of_traffic_policy(noun: mesh.TrafficPolicy) -> pb.TrafficPolicy:
@@ -172,6 +188,7 @@ def _namespace(message: pb.Namespace) -> mesh.Namespace:
         enrolled=message.enrolled,
         outbound=_OUTBOUND[message.outbound],
         require_mtls=message.require_mtls,
+        same_node=same_node(message.same_node),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from sys import intern
 
 from ambient.model import mesh
-from ambient.xds import details, names
+from ambient.xds import details, names, nouns
 from ambient.xds.proto import noun_pb2 as noun
 from ambient.xds.proto import workload_pb2 as pb
 
@@ -34,6 +34,7 @@ def encode(
         exclude_outbound_ports=sorted(workload.capture.exclude_outbound_ports),
         exclude_outbound_cidrs=map(str, workload.capture.exclude_outbound_cidrs),
         exclude_inbound_ports=sorted(workload.capture.exclude_inbound_ports),
+        same_node=nouns.SAME_NODE[workload.same_node],
     )
     message = pb.Workload(
         uid=names.of_workload(workload.key),
@@ -97,6 +98,7 @@ def decode(message: pb.Workload) -> mesh.Workload:
         host_network=message.network_mode == pb.HOST_NETWORK,
         locality=mesh.Locality(intern(message.locality.region), intern(message.locality.zone)),
         capture=_capture(more),
+        same_node=nouns.same_node(more.same_node),
         owner=intern(message.workload_name),
     )
 

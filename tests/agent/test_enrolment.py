@@ -79,7 +79,11 @@ class Node:
             return work()
 
         parts: Any = (self.capture, self.engine, Store(), LocalPods(), in_order)
-        self.enrolment = Enrolment("node-1", Path("/nowhere"), *parts)
+        self.changes: list[tuple[str, int | None, bool]] = []  # whose, its cookie then, and whether it was captured
+        self.enrolment = Enrolment("node-1", Path("/nowhere"), *parts, changed=self.changed)
+
+    def changed(self, key: str) -> None:
+        self.changes.append((key, self.enrolment.cookie_of(key), bool(self.capture.cookies)))
 
     def has(self, **pods: tuple[int, str]) -> None:
         """Converge on a World of these pods: (cookie, service account) by name."""
@@ -112,6 +116,15 @@ def test_a_key_stays_while_a_pod_that_left_has_connections_and_goes_with_the_las
     assert node.engine.kept == {CLIENT, WEB}, "an endpoint may still be tried with it"
     node.idle(1)
     assert node.engine.kept == {WEB}
+
+
+def test_a_pod_is_told_of_once_it_is_captured_and_before_it_is_let_go(node: Node) -> None:
+    node.has(web=(2, "web"))
+    assert node.changes == [("shop/web", 2, True)]
+    node.has(web=(2, "web"))
+    node.has()
+    assert node.changes == [("shop/web", 2, True), ("shop/web", None, True)]
+    assert node.capture.cookies == set()
 
 
 def test_a_key_stays_for_the_other_pods_of_its_identity(node: Node) -> None:

@@ -20,12 +20,20 @@ int decide_lookup(const struct amb_lookup_facts *facts) {
   return decision.role << 24 | decision.verdict << 16 | decision.reason;
 }
 
-#define SIZE(type)                                                                                                     \
-  { #type, "", sizeof(struct type) }
-#define AT(type, field)                                                                                                \
-  { #type, #field, offsetof(struct type, field) }
-#define NUMBER(name)                                                                                                   \
-  { "", #name, name }
+int decide_direct(const struct amb_direct_facts *facts) {
+  struct amb_decision decision = amb_decide_direct(facts);
+  return decision.verdict << 16 | decision.reason;
+}
+
+unsigned choose(const struct amb_verdict *verdict, unsigned random) { return amb_choose(verdict, random); }
+
+int admits(const struct amb_flow *flow, unsigned long long netns_cookie, const struct amb_verdict *verdict, int taken) {
+  return amb_admits(flow, netns_cookie, verdict, taken);
+}
+
+#define SIZE(type)      {#type, "", sizeof(struct type)}
+#define AT(type, field) {#type, #field, offsetof(struct type, field)}
+#define NUMBER(name)    {"", #name, name}
 const struct layout {
   const char *type, *field;
   long value;
@@ -54,9 +62,61 @@ const struct layout {
     SIZE(amb_client_value),
     AT(amb_client_value, ip),
     AT(amb_client_value, port),
+    SIZE(amb_verdict_key),
+    AT(amb_verdict_key, client),
+    AT(amb_verdict_key, ip),
+    AT(amb_verdict_key, port),
+    SIZE(amb_endpoint),
+    AT(amb_endpoint, ip),
+    AT(amb_endpoint, port),
+    AT(amb_endpoint, weight),
+    AT(amb_endpoint, server),
+    SIZE(amb_verdict),
+    AT(amb_verdict, number),
+    AT(amb_verdict, kind),
+    AT(amb_verdict, count),
+    AT(amb_verdict, weight),
+    AT(amb_verdict, endpoint),
+    SIZE(amb_flow_key),
+    AT(amb_flow_key, source),
+    AT(amb_flow_key, destination),
+    AT(amb_flow_key, source_port),
+    AT(amb_flow_key, destination_port),
+    SIZE(amb_flow),
+    AT(amb_flow, client),
+    AT(amb_flow, server),
+    AT(amb_flow, number),
+    AT(amb_flow, started),
+    AT(amb_flow, established),
+    AT(amb_flow, admitted),
+    AT(amb_flow, dialled),
+    AT(amb_flow, dialled_port),
+    AT(amb_flow, kind),
+    SIZE(amb_ended),
+    AT(amb_ended, client),
+    AT(amb_ended, server),
+    AT(amb_ended, number),
+    AT(amb_ended, started),
+    AT(amb_ended, established),
+    AT(amb_ended, ended),
+    AT(amb_ended, bytes_out),
+    AT(amb_ended, bytes_in),
+    AT(amb_ended, flow),
+    AT(amb_ended, dialled),
+    AT(amb_ended, dialled_port),
+    AT(amb_ended, error),
+    AT(amb_ended, kind),
+    AT(amb_ended, state),
+    AT(amb_ended, last),
     NUMBER(AMB_ABI_VERSION),
     NUMBER(AMB_MARK),
+    NUMBER(AMB_MARK_DIRECT),
     NUMBER(AMB_MARK_MASK),
+    NUMBER(AMB_ENDPOINTS),
+    NUMBER(AMB_MAX_VERDICTS),
+    NUMBER(AMB_MAX_FLOWS),
+    NUMBER(AMB_RING_BYTES),
+    NUMBER(AMB_RING_BACKLOG),
     NUMBER(AMB_TUNNEL_PORT),
     NUMBER(AMB_POD_ADDRESSES),
     NUMBER(AMB_POD_CAPTURE),

@@ -14,7 +14,7 @@ from ambient.capture import abi
 
 HERE = Path(__file__).parent
 BPF = HERE.parent.parent / "bpf"
-VERDICTS = ("leave", "mark", "refuse")
+VERDICTS = ("leave", "mark", "refuse", "direct")
 LOOKUP_VERDICTS = ("pass", "assign", "drop")
 
 
@@ -50,6 +50,17 @@ class LookupFacts(ctypes.Structure):
         ("local_port", ctypes.c_uint16),
         ("port_excluded", ctypes.c_uint8),
         ("probe", ctypes.c_uint8),
+        ("announced", ctypes.c_uint8),
+    )
+
+
+class DirectFacts(ctypes.Structure):
+    _fields_ = (
+        ("protocol", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("room", ctypes.c_uint8),
+        ("remote", ctypes.c_uint8),
+        ("reachable", ctypes.c_uint8),
     )
 
 
@@ -99,6 +110,21 @@ def decide_lookup(facts: LookupFacts) -> tuple[str, str, int]:
     """(verdict, reason, role)"""
     answer = library().decide_lookup(ctypes.byref(facts))
     return LOOKUP_VERDICTS[answer >> 16 & 0xFF], abi.Reason(answer & 0xFFFF).name.lower(), answer >> 24
+
+
+def decide_direct(facts: DirectFacts) -> tuple[str, str]:
+    """(verdict, reason)"""
+    answer = library().decide_direct(ctypes.byref(facts))
+    return VERDICTS[answer >> 16], abi.Reason(answer & 0xFFFF).name.lower()
+
+
+def choose(verdict: abi.Verdict, random: int) -> int:
+    return int(library().choose(ctypes.byref(verdict), ctypes.c_uint32(random)))
+
+
+def admits(flow: abi.Flow, netns_cookie: int, verdict: abi.Verdict | None, taken: bool) -> bool:
+    pointer = ctypes.byref(verdict) if verdict else None
+    return bool(library().admits(ctypes.byref(flow), ctypes.c_uint64(netns_cookie), pointer, taken))
 
 
 def layout() -> dict[tuple[str, str], int]:

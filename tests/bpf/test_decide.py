@@ -134,7 +134,10 @@ LEFT_ALONE = ("leave", "setsockopt_not_captured")
         pytest.param({"state": LISTEN}, LEFT_ALONE, id="listens since its connect failed"),
         pytest.param({"mark": 0}, LEFT_ALONE, id="not marked"),
         pytest.param({"mark": APPS_MARK}, LEFT_ALONE, id="the application's mark"),
-        pytest.param({"mark": MARK + 1}, LEFT_ALONE, id="next to our mark"),
+        pytest.param({"mark": abi.MARK_DIRECT | APPS_MARK}, REFUSED_DEVICE, id="goes directly"),
+        pytest.param({"mark": abi.MARK_DIRECT, "option": SO_MARK}, REFUSED_MARK, id="goes directly, mark"),
+        pytest.param({"mark": MARK - 1}, LEFT_ALONE, id="next to our marks"),
+        pytest.param({"mark": abi.MARK_DIRECT + 1}, LEFT_ALONE, id="next to our marks, above"),
         pytest.param({"enrolled": 0}, LEFT_ALONE, id="not enrolled: somebody else's mark"),
         pytest.param({"protocol": socket.IPPROTO_UDP}, LEFT_ALONE, id="udp"),
         pytest.param({"protocol": 0}, LEFT_ALONE, id="no protocol: unix, netlink"),
@@ -174,6 +177,8 @@ NODE = ("pass", "lookup_node", 0)
 LEAVE = ("pass", "lookup_not_capturing", 0)
 EXCLUDED = ("pass", "lookup_excluded_port", 0)
 NO_POD = ("drop", "lookup_no_pod", 0)
+DIRECT = ("pass", "lookup_direct", 0)
+ANNOUNCED = {"announced": 1}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,13 @@ NO_POD = ("drop", "lookup_no_pod", 0)
         pytest.param("10.1.1.1", "10.0.0.2", 15008, {"probe": 1}, TUNNEL, id="tunnel from its node"),
         pytest.param("10.1.1.1", "10.0.0.2", 80, {"probe": 1, "pod": LEFT}, LEAVE, id="has left, from its node"),
         pytest.param("10.1.1.1", "10.0.0.2", 80, {"probe": 1, "pod": None}, NO_POD, id="entry gone, from its node"),
+        pytest.param("10.1.1.1", "10.0.0.2", 80, ANNOUNCED, DIRECT, id="announced"),
+        pytest.param("2001:db8::1", "fd00::2", 80, ANNOUNCED, DIRECT, id="v6 announced"),
+        pytest.param("10.1.1.1", "10.0.0.2", 80, ANNOUNCED | {"port_excluded": 1}, DIRECT, id="announced, excluded"),
+        pytest.param("10.1.1.1", "10.0.0.2", 15008, ANNOUNCED, TUNNEL, id="announced, tunnel port"),
+        pytest.param("10.1.1.1", "10.0.0.2", 80, ANNOUNCED | {"pod": LEFT}, LEAVE, id="announced, has left"),
+        pytest.param("10.1.1.1", "10.0.0.2", 80, ANNOUNCED | {"pod": None}, NO_POD, id="announced, entry gone"),
+        pytest.param("10.0.0.2", "10.9.9.9", 80, ANNOUNCED | OVER_LO, OUTBOUND, id="announced, and came back in"),
         pytest.param("10.0.0.2", "10.0.0.2", 80, {}, SELF, id="self"),
         pytest.param("fd00::2", "fd00::2", 15008, {}, SELF, id="self, tunnel port"),
         pytest.param("10.0.0.2", "10.0.0.2", 80, OVER_LO, SELF, id="self over lo"),

@@ -26,14 +26,14 @@ def dial(channel: socket.socket, to: str, port: int, how: str = "") -> dict[str,
     with socket.socket(family, socket.SOCK_STREAM, MPTCP if how == "mptcp" else 0) as sock:
         sock.settimeout(0.5 if how == "brief" else DEADLINE / 2)
         try:
-            _connect(sock, to, port, how)
+            connect(sock, to, port, how)
         except OSError as error:
             return type(error).__name__
         said = sock.recv(100)  # first: fastopen's sendto returns before the handshake is over
         return {"peer": sock.getpeername()[:2], "own": sock.getsockname()[0], "said": said}
 
 
-def _connect(sock: socket.socket, to: str, port: int, how: str) -> None:
+def connect(sock: socket.socket, to: str, port: int, how: str) -> None:
     kind, _, value = how.partition("=")
     match kind:
         case "source":
@@ -63,8 +63,8 @@ def _connect(sock: socket.socket, to: str, port: int, how: str) -> None:
         sock.send(b"hello")
 
 
-def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, int]) -> bytes:
-    """One socket: a connect that is given up, then another."""
+def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, int], option: int = 0) -> bytes:
+    """One socket: a connect that is given up, then another; what was said, and the socket option then."""
     del channel
     with socket.socket() as sock:
         sock.setblocking(False)
@@ -72,7 +72,8 @@ def dial_twice(channel: socket.socket, first: tuple[str, int], then: tuple[str, 
         _dissolve(sock)
         sock.settimeout(DEADLINE / 2)
         sock.connect(then)
-        return sock.recv(100)
+        said = sock.recv(100)
+        return said + sock.getsockopt(socket.SOL_SOCKET, option, 4) if option else said
 
 
 def _dissolve(sock: socket.socket) -> None:
@@ -163,7 +164,7 @@ def chat(channel: socket.socket, to: str, port: int) -> None:
 
 def echo(channel: socket.socket, at: str, port: int) -> None:
     """Serve one connection at a time, sending back what comes."""
-    with socket.create_server((at, port)) as server:
+    with socket.create_server((at, port), family=socket.AF_INET6 if ":" in at else socket.AF_INET) as server:
         tell(channel, "listening")
         while True:
             client, _ = server.accept()

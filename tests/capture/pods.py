@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -190,6 +191,12 @@ class Pod:
         self._remotes.append(remote)
         return remote
 
+    def start_in(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Remote:
+        """As start(), by a process of another cgroup that has entered the pod's namespace."""
+        remote = self._start(cgroup, function, *arguments)
+        self._remotes.append(remote)
+        return remote
+
     def run_in(self, cgroup: Path, function: Callable[..., Any], *arguments: Any) -> Any:
         """As run(), by a process of another cgroup that has entered the pod's namespace."""
         return _result(self._start(cgroup, function, *arguments))
@@ -271,6 +278,19 @@ def mount_bpffs(where: Path) -> None:
 def unmount_bpffs(where: Path) -> None:
     sh(f"umount {where}")
     shutil.rmtree(where)
+
+
+@contextlib.contextmanager
+def unforwarded(node: Node) -> Iterator[None]:
+    """The node drops what its pods send each other, silently; TCP sends it again later."""
+    settings = ["net.ipv4.ip_forward", *["net.ipv6.conf.all.forwarding"] * KERNEL_HAS_IPV6]
+    try:
+        for each in settings:
+            sh(f"ip netns exec {node.name} sysctl -qw {each}=0")
+        yield
+    finally:
+        for each in settings:
+            sh(f"ip netns exec {node.name} sysctl -qw {each}=1")
 
 
 def eventually(attempt: Callable[[], T | None]) -> T:

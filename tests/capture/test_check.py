@@ -101,6 +101,7 @@ def test_our_own_hooks_are_seen_and_no_problem(capture: Capture, node: pods.Node
     ("rule", "clash"),
     [
         pytest.param("fwmark 0x53a lookup 7", True, id="our mark"),
+        pytest.param("fwmark 0x53b lookup 7", True, id="our mark of direct connections"),
         pytest.param("fwmark 0x500/0xf00 lookup 7", True, id="some of our mark's bits"),
         pytest.param("from 10.0.0.0/8 lookup 15008", True, id="our table"),
         pytest.param("fwmark 0x4000/0x4000 lookup 7", False, id="other bits"),

@@ -256,6 +256,8 @@ def _enemies(pod: pods.Pod, bpffs: Path) -> dict[str, Callable[[], object]]:
         "the pin links/connect4 was gone": (pins / "links/connect4").unlink,
         "the pin lookup/": (pins / f"lookup/{cookie}").unlink,
         "the hook connect4 was detached": lambda: pods.detach(bpffs, "links/connect4"),
+        "the hook sock_ops was detached": lambda: pods.detach(bpffs, "links/sock_ops"),
+        "the pin maps/flows was gone": (pins / "maps/flows").unlink,
         "the hook setsockopt was detached": lambda: pods.detach(bpffs, "links/setsockopt"),
         "the hook getpeername6 was detached": lambda: pods.detach(bpffs, "links/getpeername6"),
         "its socket lookup was not attached": lambda: pods.detach(bpffs, f"lookup/{cookie}"),

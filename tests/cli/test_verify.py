@@ -57,7 +57,8 @@ def test_a_proven_namespace_is_shown_pod_by_pod_and_ends_with_0(run: Run) -> Non
     assert lines[1].split()[:3] == ["shop/client-1", "a", "yes"]
     assert lines[2].endswith("STRICT  10.0.0.2:9 refused")
     assert lines[-1] == (
-        "Proven: mutual TLS is on for namespace shop, 2 pods on 2 nodes: no TCP connection reaches them without."
+        "Proven: mutual TLS is on for namespace shop, 2 pods on 2 nodes: no TCP connection reaches them without, "
+        "or from their own node without the kernel's proof of who it is."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import socket
 import subprocess
 from pathlib import Path
@@ -40,6 +41,14 @@ def delete_pod(mesh: Mesh, pod: str) -> None:
 
 def delete_listener(mesh: Mesh, pod: str, role: Role) -> None:
     _delete(mesh, pod, "listeners", bytes(ListenerKey(cookie(mesh, pod), role)))
+
+
+def empty(mesh: Mesh, node: str, table: str) -> None:
+    """Every entry of a hash."""
+    where = str(pins(mesh, node) / "maps" / table)
+    for entry in json.loads(run("bpftool", "-j", "map", "dump", "pinned", where)):
+        key = [f"{int(byte, 16):02x}" for byte in entry["key"]]
+        subprocess.run(["bpftool", "map", "delete", "pinned", where, "key", "hex", *key], check=False)  # or it ended
 
 
 def delete_exemptions(mesh: Mesh) -> None:

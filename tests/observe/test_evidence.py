@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ambient.model.mesh import CaptureSettings, MtlsMode, PeerAuthentication, Workload, address
+from ambient.model.mesh import CaptureSettings, MtlsMode, PeerAuthentication, SameNode, Workload, address
 from ambient.model.world import World
 from ambient.observe.evidence import NOBODYS_PORT, Seen, Witness, evidence, port_to_try
 
@@ -113,3 +114,16 @@ def test_a_connection_to_the_apps_port_came_in_though_nobody_listens_there_any_m
     seen = {WEB.key: Seen(state="captured", certificate=None, clear=(outside,))}
     (pod,) = asked(a_world(WEB, a_service("shop/web", "10.96.0.1")), seen=seen)["pods"]
     assert pod["clear"] == [{"direction": "in", "port": 8080, "peer": "192.0.2.9:40000", "kind": "outside"}]
+
+
+def test_a_connection_that_the_kernel_vouches_for_is_direct_and_another_is_not() -> None:
+    first, second = (True, 8080, address("10.0.1.2"), 40000), (True, 8080, address("10.0.1.2"), 40001)
+    seen = Seen(state="captured", certificate=None, clear=(first, second), direct=frozenset({first}))
+    (pod,) = asked(a_world(WEB, CLIENT), seen={WEB.key: seen})["pods"]
+    assert [row["kind"] for row in pod["clear"]] == ["direct", "mesh"]
+
+
+@pytest.mark.parametrize("wish", SameNode)
+def test_whether_a_pod_may_be_dialled_directly_is_said(wish: SameNode) -> None:
+    (pod,) = asked(a_world(replace(WEB, same_node=wish)))["pods"]
+    assert pod["same_node"] == wish.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -17,6 +18,8 @@ from ambient.model.mesh import (
     OutboundMode,
     PeerAuthentication,
     Rule,
+    SameNode,
+    Workload,
     address,
 )
 from ambient.observe import names
@@ -54,6 +57,43 @@ def test_an_allowed_connection_names_endpoint_identities_and_rule() -> None:
     assert row["client_identity"] == "spiffe://cluster.local/ns/shop/sa/client"
     assert row["server_identity"] == "spiffe://cluster.local/ns/shop/sa/web"
     assert row["rule"] == "no policy"
+
+
+NEAR = a_pod("shop/near-1", "10.0.0.3")
+
+
+@pytest.mark.parametrize(
+    ("near", "path", "why"),
+    [
+        (NEAR, "direct", ""),
+        (
+            replace(NEAR, same_node=SameNode.MTLS),
+            "tunnel",
+            "not directly, though on one node: pod shop/near-1 wants mut",
+        ),
+        (replace(NEAR, node="b"), "tunnel", ""),
+    ],
+    ids=["two pods of one node", "one that must not be", "two nodes"],
+)
+def test_on_one_node_it_goes_directly_or_is_said_why_not(near: Workload, path: str, why: str) -> None:
+    row = only(ask(near, to="near-1:8080"))
+    assert (row["path"], row["verdict"]) == (path, "allow")
+    assert row["why"].startswith(why)
+    assert row["client_identity"] == "spiffe://cluster.local/ns/shop/sa/client"
+
+
+def test_a_service_of_more_pods_than_the_kernel_chooses_among_is_the_engines() -> None:
+    few = [a_pod(f"shop/near-{n}", f"10.0.0.{n}") for n in range(10, 26)]
+    near = a_service("shop/near", "10.96.0.9")
+    assert {row["path"] for row in ask(near, *few, to="near:80")["endpoints"]} == {"direct"}
+    more = [*few, a_pod("shop/near-26", "10.0.0.26")]
+    assert {row["path"] for row in ask(near, *more, to="near:80")["endpoints"]} == {"tunnel"}
+
+
+def test_what_is_denied_on_one_node_is_denied_in_a_tunnel_as_before() -> None:
+    nobody = AuthorizationPolicy(namespace="shop", name="nobody", selector={"app": "near"})
+    row = only(ask(NEAR, nobody, to="near-1:8080"))
+    assert (row["path"], row["verdict"], row["reason"]) == ("tunnel", "deny", "no_allow_matched")
 
 
 def test_a_denied_connection_names_policy_rule_and_reason() -> None:

@@ -214,3 +214,16 @@ def test_the_order_is_stable() -> None:
     ]
     assert judge("shop", said, NOW) == judge("shop", list(reversed(said)), NOW)
     assert [about for about, _ in claims(judge("shop", said, NOW))] == ["shop/a", "shop/b", "shop/z"]
+
+
+def test_what_the_kernel_vouches_for_is_proven_and_what_it_does_not_is_not() -> None:
+    assert judge("shop", [said_by(a_pod(clear=[CLEAR_IN | {"kind": "direct"}]))], NOW).proven
+    assert judge("shop", [said_by(a_pod(clear=[CLEAR_OUT | {"kind": "direct"}]))], NOW).proven
+    found = judge("shop", [said_by(a_pod(clear=[CLEAR_IN | {"kind": "direct"}, CLEAR_IN | {"kind": "mesh"}]))], NOW)
+    assert claims(found) == [("shop/web", "clear")]
+
+
+def test_that_what_is_direct_is_not_encrypted_is_a_note_unless_nobody_is() -> None:
+    (note,) = judge("shop", [said_by(a_pod(same_node="direct"), a_pod("api", same_node="mtls"))], NOW).notes
+    assert "their bytes are not encrypted" in note
+    assert judge("shop", [said_by(a_pod(same_node="mtls"))], NOW).notes == []

@@ -145,6 +145,12 @@ def test_settings_of_a_namespace_that_cannot_be_read_are_the_strict_ones() -> No
     assert (found.enrolled, found.outbound, found.require_mtls) == (True, OutboundMode.REGISTRY_ONLY, True)
 
 
+@pytest.mark.parametrize("kind", ["Namespace", "Pod"])
+def test_a_wish_for_the_own_node_that_cannot_be_read_is_one_for_encryption(kind: str) -> None:
+    found = stand_in(a_manifest(kind, annotations={"ambient.dev/same-node": "of course"}))
+    assert getattr(found, "workload", found).same_node is mesh.SameNode.MTLS
+
+
 def test_a_pod_whose_label_cannot_be_read_is_in_the_mesh() -> None:
     assert stand_in(a_manifest("Pod", labels={"ambient.dev/mode": "on"})).wants is True
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ambient.model import mesh
-from ambient.model.mesh import Locality, OutboundMode, TrafficDistribution
+from ambient.model.mesh import Locality, OutboundMode, SameNode, TrafficDistribution
 from ambient.sources import manifests
 from ambient.sources.core import Pod
 
@@ -177,6 +177,15 @@ def test_a_namespace_says_what_its_pods_may_dial(place: str) -> None:
     found = translated("Namespace", metadata={place: texts})
     assert (found.outbound, found.require_mtls) == (OutboundMode.REGISTRY_ONLY, True)
     assert (translated("Namespace").outbound, translated("Namespace").require_mtls) == (None, False)
+
+
+@pytest.mark.parametrize("place", ["labels", "annotations"])
+@pytest.mark.parametrize(("text", "wish"), [("mtls", SameNode.MTLS), ("direct", SameNode.DIRECT)])
+def test_a_namespace_or_a_pod_says_how_it_is_dialled_on_its_node(place: str, text: str, wish: SameNode) -> None:
+    metadata = {place: {"ambient.dev/same-node": text}}
+    assert translated("Namespace", metadata=metadata).same_node is wish
+    assert translated("Pod", metadata=metadata).workload.same_node is wish
+    assert (translated("Namespace").same_node, translated("Pod").workload.same_node) == (None, None)
 
 
 def test_a_node_has_addresses_and_a_place() -> None:

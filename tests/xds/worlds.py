@@ -104,6 +104,7 @@ WORKLOADS = named(
         exclude_outbound_cidrs=several(NETWORKS),
         exclude_inbound_ports=st.frozensets(PORTS),
     ),
+    same_node=st.one_of(st.none(), st.sampled_from(mesh.SameNode)),
     owner=st.sampled_from(["", "p", "deploy"]),
 )
 SERVICE_PORTS = st.builds(
@@ -135,6 +136,7 @@ NAMESPACES = st.builds(
     enrolled=st.booleans(),
     outbound=st.one_of(st.none(), st.sampled_from(mesh.OutboundMode)),
     require_mtls=st.booleans(),
+    same_node=st.one_of(st.none(), st.sampled_from(mesh.SameNode)),
 )
 NOUNS = st.one_of(WORKLOADS, SERVICES, POLICIES, PEER_AUTHENTICATIONS, TRAFFIC_POLICIES, NODES, NAMESPACES)
 REFS = st.one_of(
@@ -152,6 +154,7 @@ CONFIGS = st.builds(
     trust_domain=st.sampled_from(["cluster.local", "td"]),
     root_namespace=st.sampled_from(["root", "a"]),
     outbound=st.sampled_from(mesh.OutboundMode),
+    same_node=st.sampled_from(mesh.SameNode),
 )
 WORLDS = st.builds(lambda nouns, config: a_world(*nouns, config=config), st.lists(NOUNS, max_size=8), CONFIGS)
 STEPS = st.tuples(st.lists(NOUNS, max_size=3), st.lists(REFS, max_size=2), st.one_of(st.none(), st.none(), CONFIGS))

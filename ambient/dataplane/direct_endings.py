@@ -1,0 +1,122 @@
+"""What the kernel tells of a connection past the engine, to its access record: who it was, what said so, how it ended.
+
+Pure. Of a decision of ours the record says what was decided; of an earlier agent's, what the World says of its ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+
+from ambient.capture import direct
+from ambient.capture.abi import Kind
+from ambient.capture.direct import Outcome
+from ambient.dataplane import outbound, parties
+from ambient.dataplane.decisions import Decision
+from ambient.dataplane.pods import LocalPods
+from ambient.dataplane.questions import Hop, Outbound, Way
+from ambient.model import samenode
+from ambient.model.mesh import IPAddress
+from ambient.model.world import World
+from ambient.observe.records import Ending, Flow, Party
+
+# As the engine's reasons (engine/abi.h) where it has one for the same.
+_REASONS = {
+    Outcome.REFUSED: "refused",
+    Outcome.FAILED: "dial",
+    Outcome.UNADMITTED: "unadmitted",
+    Outcome.CLOSED: "closed",
+    Outcome.RESET_CLIENT: "reset_client",
+    Outcome.RESET_SERVER: "reset_server",
+    Outcome.DESTROYED: "cut",
+    Outcome.TIMED_OUT: "timeout",
+}
+UNADMITTED = "answered past the server's socket lookup"
+_EARLIER = "decided by an earlier agent"
+
+
+def realtime_offset() -> int:
+    """To make CLOCK_REALTIME of the kernel's times, in ns."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+def ending(ended: direct.Ended, offset: int) -> Ending:
+    """`offset`: realtime_offset()."""
+    flow = ended.flow
+    refused = ended.outcome is Outcome.REFUSED
+    started, port = flow.started_ns, flow.source[1]
+    return Ending(
+        f"direct-{started:x}-{port:x}",
+        "" if refused else f"{_host(flow.source[0])}:{port}",
+        f"{_host(flow.dialled[0])}:{flow.dialled[1]}",
+        "" if refused else f"{_host(flow.destination[0])}:{flow.destination[1]}",
+        started + offset,
+        ended.ended_ns - started,
+        flow.established_ns - started if flow.established_ns else 0,
+        ended.bytes_out,
+        ended.bytes_in,
+        _REASONS[ended.outcome],
+        ended.error,
+    )
+
+
+def still_open(flow: direct.Flow, offset: int, now: int) -> Ending:
+    """Of one that lives; its bytes are known at its end. `now`: ns of CLOCK_MONOTONIC."""
+    return ending(direct.Ended(flow, Outcome.CLOSED, 0, now, 0, 0), offset)._replace(reason="open")
+
+
+def flow_of(flow: direct.Flow, outcome: Outcome, decision: Decision) -> Flow:
+    """What the record says of it."""
+    hop = decision.way.direct(*flow.destination) if decision.way is not None else None
+    found = hop.flow if hop is not None and hop.flow is not None else decision.flow
+    if outcome is Outcome.DESTROYED:
+        if (cut := decision.cut_hops.get(flow.destination)) is not None:
+            return cut
+        if decision.cut is not None:
+            return replace(found, verdict="deny", rule=decision.cut.rule, reason=decision.cut.reason)
+    if outcome is Outcome.UNADMITTED:
+        return replace(found, verdict="deny", rule=UNADMITTED, reason="unadmitted")
+    return found
+
+
+def inherited(flow: direct.Flow, world: World, pods: LocalPods) -> tuple[Outbound | None, Flow, Way]:
+    """An earlier agent's connection as a decision of ours. None: its client is nobody's any more, so nobody can judge.
+
+    The kernel names network namespaces, which say who it is without any label.
+    """
+    client = pods.of_cookie(flow.client)
+    workload = world.workloads.get(client.workload) if client else None
+    source = Party.of(workload, client.identity) if workload and client else parties.at(world, flow.source[0])
+    seen = Flow(
+        reporter="source",
+        source=source,
+        destination=parties.at(world, flow.destination[0]),
+        rule=_EARLIER,
+        path="none" if flow.kind is Kind.REFUSE else "plaintext",
+        verdict="deny" if flow.kind is Kind.REFUSE else "allow",
+        reason="refused" if flow.kind is Kind.REFUSE else "",
+    )
+    question = Outbound(client.workload, client.uid, client.cookie, *flow.dialled) if client else None
+    hops = (_hop(flow, question, seen, world, pods),) if flow.kind is Kind.DIRECT else ()
+    return question, seen, Way(kind=flow.kind, hops=hops)
+
+
+def _hop(flow: direct.Flow, question: Outbound | None, seen: Flow, world: World, pods: LocalPods) -> Hop:
+    ip, port = flow.destination
+    server = pods.of_cookie(flow.server) if flow.server else None
+    about = replace(seen, reporter="destination", path="direct")
+    hop = Hop(ip=ip, port=port, weight=1, cookie=flow.server or -1, flow=about)
+    if server is None:
+        return hop
+    hop = replace(hop, server=server.workload, uid=server.uid)
+    judged = outbound.recheck(question, hop, world) if question else None
+    if question and isinstance(judged, samenode.Direct):
+        client, host = world.workloads[question.client], world.workloads[server.workload]
+        hop = outbound.direct_hop(world, client, host, hop, server.cookie, judged, world.service_at(question.to))
+    return hop
+
+
+@functools.lru_cache(4096)  # the same few hosts speak all day
+def _host(ip: IPAddress) -> str:
+    return f"[{ip}]" if ip.version == 6 else str(ip)

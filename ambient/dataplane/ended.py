@@ -1,0 +1,159 @@
+"""The kernel's ring read: a record of every connection past the engine that ended, and what its end says of the way.
+
+An endpoint that did not answer is told; a pair of pods of which a connection was answered by a stranger is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from ambient.capture import direct
+from ambient.capture.abi import Kind
+from ambient.capture.direct import Outcome, Place
+from ambient.dataplane import direct_endings
+from ambient.dataplane.decisions import Decision, Decisions
+from ambient.dataplane.pods import LocalPods
+from ambient.dataplane.questions import Outbound
+from ambient.model.mesh import IPAddress
+from ambient.model.world import World
+from ambient.observe.records import Ending, Flow
+
+BATCH = 64  # records read at once; then they are written, and the loop has its turn
+GATHER_S = 0.005  # how long a record may wait for others
+ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
+OVER = 4096  # ended connections whose ends are remembered
+CACHED = 4096  # flows of records, one for each pair of decision and endpoint
+log = logging.getLogger(__name__)
+
+
+class Kernel(Protocol):
+    def fileno(self) -> int: ...
+    def read(self, take: Callable[[direct.Ended], None], limit: int) -> int: ...
+
+
+class Observer(Protocol):
+    def ended_directly(self, flow: Flow, ending: Ending) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Endings:
+    def __init__(
+        self,
+        kernel: Kernel,
+        decisions: Decisions,
+        pods: LocalPods,
+        observer: Observer,
+        *,
+        world: Callable[[], World],
+        stands: Callable[[int], bool],
+        touched: Callable[[Iterable[str]], None],
+        answered: Callable[[Decision, IPAddress, int, bool], None],
+    ) -> None:
+        """`stands(number)`: the kernel goes by this decision now. The rest as of Ways."""
+        self.aside: set[tuple[str, str]] = set()  # client and server, by workload key
+        self.over: deque[tuple[Place, Place]] = deque(maxlen=OVER)  # of those that ended last
+        self._kernel, self._decisions, self._pods, self._observer = kernel, decisions, pods, observer
+        self._world, self._stands, self._touched, self._answered = world, stands, touched, answered
+        self._known: dict[tuple[int, Place, Outcome], Flow] = {}
+        self._reading = False  # there is a World to name who they were
+        self._due: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        self._reading = True
+        self._await()
+
+    def end(self) -> None:
+        """Read no more by itself; drain() still does."""
+        asyncio.get_running_loop().remove_reader(self._kernel.fileno())
+        if self._due is not None:
+            self._due.cancel()
+
+    def read(self) -> int:
+        """Write the records of some that ended; how many."""
+        count = self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH)
+        self._observer.flush()
+        return count
+
+    def drain(self) -> None:
+        """Write all that has ended until now."""
+        while self._reading and self.read() == BATCH:
+            pass
+
+    def _await(self) -> None:
+        asyncio.get_running_loop().add_reader(self._kernel.fileno(), self._gather)
+
+    def _gather(self) -> None:
+        """Some have ended. Those of the next moment are read with them: to be woken costs more than to write one."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._kernel.fileno())
+        self._due = loop.call_later(GATHER_S, self._read_on)
+
+    def _read_on(self) -> None:
+        count = BATCH
+        try:
+            count = self.read()
+        finally:  # one that could not be written is gone, and the loop tells of it; those behind it are read
+            if count < BATCH:
+                self._await()
+            else:
+                self._due = asyncio.get_running_loop().call_later(0, self._read_on)
+
+    def _ended(self, offset: int, ended: direct.Ended) -> None:
+        self._observer.ended_directly(self.flow_of(ended.flow, ended.outcome), direct_endings.ending(ended, offset))
+        if ended.flow.kind is Kind.DIRECT:
+            if ended.flow.admitted:
+                self.over.append((ended.flow.source, ended.flow.destination))
+            self._learn(ended)
+
+    def flow_of(self, flow: direct.Flow, outcome: Outcome) -> Flow:
+        """One object for all connections that are told alike: see PerFlow."""
+        key = flow.number, flow.destination, outcome
+        found = self._known.get(key) if outcome is not Outcome.DESTROYED else None  # by whom, and why, differs
+        if found is None:
+            if len(self._known) >= CACHED:
+                self._known.clear()
+            decision = self._decisions.get(flow.number)
+            if decision is None:
+                question, seen, way = direct_endings.inherited(flow, self._world(), self._pods)
+                decision = Decision(flow.number, question, seen, way=way)
+            found = self._known[key] = direct_endings.flow_of(flow, outcome, decision)
+        return found
+
+    def _learn(self, ended: direct.Ended) -> None:
+        """What an end says of the way: nobody answers there, or somebody else does."""
+        decision = self._decisions.get(ended.flow.number)
+        if decision is None:
+            return
+        ip, port = ended.flow.destination
+        if ended.outcome is Outcome.UNADMITTED:
+            self._set_aside(decision, ip, port)
+        elif ended.flow.established_ns:
+            self._answered(decision, ip, port, True)
+        elif ended.outcome is Outcome.FAILED and ended.error:
+            self._answered(decision, ip, port, False)
+
+    def _set_aside(self, decision: Decision, ip: IPAddress, port: int) -> None:
+        """Unless it was only slower than a change: the server's lookup asks whether the verdict still stands."""
+        hop = decision.way.direct(ip, port) if decision.way is not None else None
+        if hop is None or not self._stands(decision.id) or not isinstance(decision.question, Outbound):
+            return
+        pair = decision.question.client, hop.server
+        if pair in self.aside:
+            return
+        log.warning(
+            "a connection of pod %s to pod %s (%s port %d) was answered past the server's socket lookup, and sealed: "
+            "does something on this node rewrite addresses between its pods? The two go through the engine for %d s",
+            *(*pair, ip, port, ASIDE_S),
+        )
+        self.aside.add(pair)
+        self._touched([f"wl:{pair[0]}"])
+        asyncio.get_running_loop().call_later(ASIDE_S, self._try_again, pair)
+
+    def _try_again(self, pair: tuple[str, str]) -> None:
+        self.aside.discard(pair)
+        self._touched([f"wl:{pair[0]}"])

@@ -1,0 +1,1 @@
+"""What a connection costs with the mesh's programs, past the engine."""

@@ -1,0 +1,51 @@
+"""Who counts a connection, and how often it is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ambient.agent.telemetry import Telemetry
+from ambient.observe.journal import Journal
+from ambient.observe.metrics import Metrics
+from ambient.observe.paths import Paths
+from ambient.observe.records import Ending, Flow, Party
+from ambient.observe.records import Path as Way
+
+CLIENT = Party(workload="near", namespace="front", owner="near", principal="cluster.local/ns/front/sa/near")
+SERVER = Party(workload="web", namespace="shop", owner="web", principal="cluster.local/ns/shop/sa/web")
+
+
+def a_flow(path: Way, reporter: str = "destination") -> Flow:
+    return Flow(reporter=reporter, source=CLIENT, destination=SERVER, path=path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flow", "counted"),
+    [
+        (a_flow("direct"), {"destination": 1, "source": 1}),
+        (a_flow("plaintext", "source"), {"source": 1}),
+    ],
+    ids=["between two pods of the node", "left alone"],
+)
+def test_one_record_and_both_sides_count_if_both_are_here(flow: Flow, counted: dict[str, int], tmp_path: Path) -> None:
+    place = tmp_path / "journal"
+    out = os.open(place, os.O_CREAT | os.O_WRONLY)
+    metrics, paths = Metrics(), Paths()
+    telemetry = Telemetry(Journal(out), metrics, paths.ended)
+    telemetry.ended_directly(flow, Ending("direct-1", sent=3, received=5))
+    telemetry.flush()
+    os.close(out)
+    (row,) = map(json.loads, place.read_text().splitlines())
+    assert (row["reporter"], row["bytes_sent"]) == (flow.reporter, 3)
+    text = asyncio.run(metrics.text())
+    for reporter in ("source", "destination"):
+        lines = [each for each in text.splitlines() if each.startswith("istio_tcp_connections_opened_total{")]
+        found = sum(float(each.rpartition(" ")[2]) for each in lines if f'reporter="{reporter}"' in each)
+        assert found == counted.get(reporter, 0)
+    ways = [row["path"] for space in ("front", "shop") for row in paths.of(space, telemetry.both(flow))]
+    assert ways == [flow.path] * len(counted)

@@ -1,0 +1,395 @@
+"""What the kernel may do by itself: put with the decision, taken back with it, its connections ended and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ambient.capture.abi import Kind
+from ambient.capture.direct import Endpoint, Outcome
+from ambient.dataplane import ended, ways
+from ambient.model.mesh import (
+    Action,
+    AuthorizationPolicy,
+    Match,
+    Namespace,
+    OutboundMode,
+    Rule,
+    SameNode,
+)
+from tests.dataplane.direct import NEAR, NEAR_IP, OUTSIDE, VIP, Node, a_near_pod, in_a_loop
+from tests.dataplane.standing import Kernel
+from tests.dataplane.worlds import CLIENT, LEGACY_IP, WEB_IP, a_pod
+
+FROM_CLIENT = Rule(clauses=((Match(principals=(CLIENT.principal,)),),))
+DENY = AuthorizationPolicy(
+    namespace="shop", name="no", action=Action.DENY, selector={"app": "web"}, rules=(FROM_CLIENT,)
+)
+CLOSED = Namespace(name="shop", enrolled=True, outbound=OutboundMode.REGISTRY_ONLY)
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    kernel = Kernel()
+    yield kernel
+    kernel.close()
+
+
+@pytest.fixture
+def node(kernel: Kernel) -> Node:
+    return Node(kernel=kernel)
+
+
+def test_a_service_with_a_pod_here_and_one_elsewhere_is_shared_between_kernel_and_engine(node: Node) -> None:
+    answer, weights = node.asked(VIP)
+    found = node.verdict()
+    assert found is not None
+    assert (found.number, found.kind) == (answer.answer, Kind.DIRECT)
+    assert set(found.endpoints) == {
+        Endpoint(NEAR_IP, 8080, 1, node.captured["shop/near"]),
+        Endpoint(WEB_IP, 8080, 1, None),
+    }
+    assert weights == {(WEB_IP, 8080): 1, NEAR: 0}, "what the kernel does is not the engine's share too"
+
+
+def test_where_all_are_here_the_engine_has_them_too_for_what_the_kernel_leaves_to_it(node: Node) -> None:
+    answer, weights = node.asked(NEAR)
+    found = node.verdict(NEAR)
+    assert found is not None
+    assert (found.number, found.endpoints) == (answer.answer, (Endpoint(NEAR_IP, 8080, 1, node.captured["shop/near"]),))
+    assert weights == {NEAR: 1}
+
+
+def test_without_room_in_the_kernel_the_engine_does_it_all(kernel: Kernel) -> None:
+    node = Node(kernel=Kernel(most=0))
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    node.kernel.close()
+    del kernel
+
+
+INDIRECT: dict[str, object] = {
+    "denied": DENY,
+    "to be encrypted": a_near_pod(same_node=SameNode.MTLS),
+    "on another node": a_near_pod(node="node-2"),
+    "not in the mesh": a_near_pod(enrolled=False),
+}
+
+
+@pytest.mark.parametrize("change", INDIRECT.values(), ids=INDIRECT)
+def test_what_may_not_be_direct_is_the_engines_as_before(kernel: Kernel, change: object) -> None:
+    node = Node(change, kernel=kernel)
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    assert node.verdict() is None
+
+
+def test_a_pod_that_is_not_captured_here_yet_is_direct_as_soon_as_it_is(node: Node) -> None:
+    cookie = node.captured.pop("shop/near")
+    first = node.dial().answer
+    assert node.verdict() is None
+    node.captured["shop/near"] = cookie
+    node.proxy.touched(["wl:shop/near"])
+    assert node.dial().answer != first
+    assert node.verdict() is not None
+
+
+def test_a_client_in_another_network_namespace_than_the_question_is_about_has_no_verdict(node: Node) -> None:
+    node.captured["shop/client"] += 1000
+    node.dial()
+    assert node.verdict() is None
+
+
+def test_a_service_of_more_pods_than_a_verdict_holds_is_the_engines(kernel: Kernel) -> None:
+    more = [a_pod(f"web-{n}", WEB_IP + 100 + n) for n in range(16)]  # type: ignore[operator]
+    node = Node(*(replace(pod, labels={"app": "web"}) for pod in more), kernel=kernel)
+    assert node.dial().choices == 16
+    assert node.verdict() is None
+
+
+def test_what_the_mesh_does_not_know_is_passed_and_what_it_knows_is_not(node: Node) -> None:
+    node.dial(OUTSIDE)
+    found = node.verdict(OUTSIDE)
+    assert found is not None
+    assert (found.kind, found.endpoints) == (Kind.PASS, ())
+    for known in ((LEGACY_IP, 80), (node.world.nodes["node-1"].addresses[0], 80)):
+        node.dial(known)
+        assert node.verdict(known) is None
+
+
+@pytest.mark.parametrize("place", [OUTSIDE, (LEGACY_IP, 9000)], ids=["registry-only", "require-mtls"])
+def test_what_a_pod_must_not_dial_is_refused_by_the_kernel_and_recorded(kernel: Kernel, place: object) -> None:
+    node = Node(replace(CLOSED, require_mtls=True), kernel=kernel)
+    node.dial(place)  # type: ignore[arg-type]
+    with pytest.raises(PermissionError):
+        node.connect(place)  # type: ignore[arg-type]
+    node.ways.ended.read()
+    ((flow, ending),) = node.records.direct
+    assert (flow.reporter, flow.verdict, flow.path) == ("source", "deny", "none")
+    assert flow.reason == ("not_in_registry" if place == OUTSIDE else "mtls_required")
+    assert (ending.reason, ending.dialled, ending.setup_ns) == ("refused", "", 0)
+
+
+def test_an_unknown_address_that_becomes_known_is_passed_no_more_at_once(node: Node) -> None:
+    node.dial(OUTSIDE)
+    node.kernel.said.clear()
+    node.change(a_pod("late", OUTSIDE[0]))
+    assert node.verdict(OUTSIDE) is None
+    assert node.kernel.said == ["delete"]
+
+
+@in_a_loop
+async def test_a_denial_takes_the_verdict_back_then_lists_then_ends_what_it_denies(node: Node) -> None:
+    node.dial()
+    doomed, spared = node.connect(endpoint=NEAR), node.kernel.connect(99, (LEGACY_IP, 1), VIP)
+    assert spared is None
+    node.kernel.said.clear()
+    node.change(DENY)
+    assert node.kernel.said == ["delete"], "before anything else"
+    await node.settled()
+    assert node.kernel.said == ["delete", "flows", "destroy 1"]
+    assert doomed not in node.kernel.live
+    ((flow, ending),) = node.records.direct
+    assert (flow.verdict, flow.reason) == ("deny", "denied_by_policy")
+    assert flow.rule == f"AuthorizationPolicy shop/no rule 0 denies {CLIENT} on port 8080"
+    assert (flow.path, ending.reason) == ("direct", "cut")
+
+
+@in_a_loop
+async def test_an_endpoint_that_goes_keeps_its_connections_until_it_would_not_let_them_in(node: Node) -> None:
+    node.dial()
+    node.connect(endpoint=NEAR)
+    node.change(a_near_pod(ready=False))
+    await node.settled()
+    assert node.verdict() is None, "only the other node's pod is left, which is the engine's"
+    assert len(node.kernel.live) == 1
+    node.change(DENY)
+    await node.settled()
+    assert node.kernel.live == [], "though it is no endpoint of anything any more"
+
+
+@in_a_loop
+async def test_a_wish_for_encryption_ends_what_is_not_encrypted(node: Node) -> None:
+    node.dial(NEAR)
+    node.connect(NEAR)
+    node.change(a_near_pod(same_node=SameNode.MTLS))
+    await node.settled()
+    assert node.kernel.live == []
+    assert node.records.direct[0][0].reason == "same_node_mtls"
+
+
+@in_a_loop
+async def test_who_leaves_the_mesh_keeps_its_connections(node: Node) -> None:
+    node.dial(NEAR)
+    node.connect(NEAR)
+    node.change(a_near_pod(enrolled=False))
+    await node.settled()
+    assert node.verdict(NEAR) is None
+    assert len(node.kernel.live) == 1
+
+
+@in_a_loop
+async def test_a_pod_that_another_took_the_place_of_is_another(node: Node) -> None:
+    node.dial(NEAR)
+    node.connect(NEAR)
+    node.change(replace(a_near_pod(), uid="another"))
+    await node.settled()
+    assert node.kernel.live == []
+
+
+@in_a_loop
+async def test_registry_only_ends_what_was_passed(node: Node) -> None:
+    node.dial(OUTSIDE)
+    node.connect(OUTSIDE)
+    node.change(CLOSED)
+    await node.settled()
+    assert node.kernel.live == []
+    assert node.records.direct[0][0].reason == "not_in_registry"
+
+
+@in_a_loop
+async def test_what_cannot_be_ended_is_tried_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "AGAIN_S", 0.0)
+    node.dial()
+    node.connect(endpoint=NEAR)
+    node.kernel.fails = 2
+    node.change(DENY)
+    await node.settled()
+    assert node.kernel.live == []
+
+
+def test_an_unchanged_decision_asks_the_kernel_nothing(node: Node) -> None:
+    node.dial()
+    node.kernel.said.clear()
+    node.change(AuthorizationPolicy(namespace="shop", name="else", action=Action.DENY, selector={"app": "else"}))
+    assert node.kernel.said == []
+    assert node.verdict() is not None
+
+
+def test_a_record_has_both_identities_the_rule_and_the_bytes(node: Node) -> None:
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR), sent=10, got=2000)
+    node.ways.ended.read()
+    ((flow, ending),) = node.records.direct
+    assert (flow.reporter, flow.path, flow.security) == ("destination", "direct", "unknown")
+    assert (flow.source.principal, flow.destination.principal) == (
+        CLIENT.principal,
+        "cluster.local/ns/shop/sa/near",
+    )
+    assert (flow.service, flow.rule) == ("web.shop.svc.cluster.local", "no policy")
+    assert (ending.source, ending.destination, ending.dialled) == ("10.1.0.1:40001", "10.96.0.1:80", "10.1.0.5:8080")
+    assert (ending.sent, ending.received, ending.reason) == (10, 2000, "closed")
+    assert (ending.duration_ns, ending.setup_ns) == (5_000_000, 1_000)
+    assert node.records.flushed == 1
+
+
+@in_a_loop
+async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch_in_turns(node: Node) -> None:
+    await node.ways.take_over()
+    running = asyncio.create_task(node.ways.run())
+    node.dial()
+    for port in range(ended.BATCH + 1):
+        node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
+    async with asyncio.timeout(5):
+        while len(node.records.direct) <= ended.BATCH:
+            await node.records.written.wait()
+            node.records.written.clear()
+    assert node.records.flushed == 2
+    node.kernel.end(node.connect(endpoint=NEAR))
+    async with asyncio.timeout(5):
+        await node.records.written.wait()
+    assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
+    running.cancel()
+
+
+@in_a_loop
+async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_others(node: Node) -> None:
+    node.dial()
+    failed = replace(node.connect(endpoint=NEAR), established_ns=None)
+    node.kernel.end(failed, Outcome.FAILED, error=errno.ECONNREFUSED)
+    node.ways.ended.read()
+    assert node.records.direct[0][1].error == errno.ECONNREFUSED
+    assert node.records.failures == ["dial"]
+    assert node.verdict() is None
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 0}
+
+
+@in_a_loop
+async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ended, "ASIDE_S", 0.0)
+    node.dial()
+    node.kernel.end(replace(node.connect(endpoint=NEAR), admitted=False, sealed=True), Outcome.UNADMITTED)
+    node.ways.ended.read()
+    ((flow, ending),) = node.records.direct
+    assert (flow.verdict, flow.reason, ending.reason) == ("deny", "unadmitted", "unadmitted")
+    assert "pod shop/client to pod shop/near" in caplog.text
+    assert node.verdict() is None
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    asyncio.get_running_loop().call_later(0.01, (over := asyncio.Event()).set)
+    await over.wait()
+    assert node.ways.ended.aside == set()
+    node.dial()
+    assert node.verdict() is not None, "it is tried again"
+
+
+def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) -> None:
+    node.dial()
+    flow = replace(node.connect(endpoint=NEAR), admitted=False, sealed=True)
+    node.change(a_near_pod(ready=False))
+    node.kernel.end(flow, Outcome.UNADMITTED)
+    node.ways.ended.read()
+    assert node.ways.ended.aside == set()
+
+
+@in_a_loop
+async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_world_leaves_it_to_the_next(
+    node: Node,
+) -> None:
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR))
+    node.ways.ended.drain()
+    assert node.records.direct == []
+    await node.ways.take_over()
+    node.ways.ended.drain()
+    assert len(node.records.direct) == 1
+    asyncio.get_running_loop().remove_reader(node.kernel.fileno())
+
+
+async def next_agent(kernel: Kernel, *more: object) -> Node:
+    node = Node(*more, kernel=kernel, first_id=1000)
+    await node.ways.take_over()
+    node.proxy.inherit([])
+    await node.settled()
+    return node
+
+
+@in_a_loop
+async def test_the_next_agent_keeps_what_is_allowed_and_ends_what_is_not(node: Node) -> None:
+    node.dial()
+    node.dial(OUTSIDE)
+    kept, doomed = node.connect(endpoint=NEAR), node.connect(OUTSIDE)
+    after = await next_agent(node.kernel, CLOSED)
+    assert (kept in after.kernel.live, doomed in after.kernel.live) == (True, False)
+    assert after.kernel.verdicts == {}, "connections miss once, and are decided anew"
+    ((flow, _),) = after.records.direct
+    assert (flow.verdict, flow.reason, flow.source.workload) == ("deny", "not_in_registry", "client")
+    after.change(DENY)
+    await after.settled()
+    assert after.kernel.live == []
+    assert after.records.direct[-1][0].reason == "denied_by_policy"
+
+
+@in_a_loop
+async def test_the_next_agent_writes_the_records_that_the_dead_one_left(node: Node) -> None:
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR), sent=7)
+    after = await next_agent(node.kernel)
+    ((flow, ending),) = after.records.direct
+    assert (flow.source.workload, flow.destination.workload, flow.path, flow.rule) == (
+        "client",
+        "near",
+        "direct",
+        "no policy",
+    )
+    assert (flow.source.principal, ending.sent) == (CLIENT.principal, 7)
+
+
+@in_a_loop
+async def test_a_connection_of_a_pod_that_nobody_knows_any_more_is_ended(node: Node) -> None:
+    node.dial(NEAR)
+    node.connect(NEAR)
+    after = await next_agent(node.kernel, a_near_pod(enrolled=False))
+    assert after.kernel.live == []
+
+
+@in_a_loop
+async def test_a_decision_is_dropped_when_the_last_record_under_it_is_written(node: Node) -> None:
+    await node.ways.take_over()
+    node.dial()
+    flow = node.connect(endpoint=NEAR)
+    node.change(a_near_pod(ready=False))
+    node.proxy.decisions.drop_unused(node.proxy.decisions.out_of_force(), await node.ways.numbers())
+    assert node.proxy.decisions.get(flow.number) is not None
+    node.kernel.end(flow)
+    numbers = await node.ways.numbers()
+    assert (numbers, len(node.records.direct)) == (frozenset(), 1)
+    node.proxy.decisions.drop_unused(node.proxy.decisions.out_of_force(), numbers)
+    assert node.proxy.decisions.get(flow.number) is None
+    asyncio.get_running_loop().remove_reader(node.kernel.fileno())
+
+
+@in_a_loop
+async def test_what_is_alive_is_told_with_its_decision(node: Node) -> None:
+    node.dial()
+    flow = node.connect(endpoint=NEAR)
+    ((seen, ending),) = await node.ways.live()
+    assert (seen.path, ending.reason, ending.source) == ("direct", "open", "10.1.0.1:40001")
+    assert await node.ways.numbers() == {flow.number}
+    assert (flow.source, flow.destination) in await node.ways.admitted()
+    node.kernel.end(flow)
+    node.ways.ended.read()
+    assert (flow.source, flow.destination) in await node.ways.admitted(), "its server may not have closed yet"

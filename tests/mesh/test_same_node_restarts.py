@@ -1,0 +1,86 @@
+"""What goes directly notices no agent's death; what must not go on is ended by the next; no record is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.mesh.cluster import Mesh
+from tests.mesh.manifests import mtls, pod, policy, principal, shop
+from tests.mesh.waiting import eventually
+
+pytestmark = pytest.mark.kernel
+
+MANIFESTS = [*shop(), mtls("STRICT"), pod("other", "node2")]
+DENY_NEAR = policy("no-more", "DENY", app="web", rules=[{"from": [{"source": {"principals": [principal("near")]}}]}])
+NEW = 5  # connections while there is no agent
+
+
+@pytest.fixture(autouse=True)
+def ready(mesh: Mesh) -> Iterator[None]:
+    """Both clients go directly."""
+    for who in ("near", "other"):
+        assert mesh.puppet(f"shop/{who}").ask("web", family=4).error == ""
+    mesh.quiet()
+    mesh.mark()
+    yield
+    mesh.settle()
+
+
+def test_a_killed_agent_costs_direct_connections_nothing_and_its_successor_writes_their_records(mesh: Mesh) -> None:
+    near = mesh.puppet("shop/near")
+    near.open("kept", "web", family=4)
+    assert near.say("kept", "echo before").reply == "before"
+    with mesh.without_agent("node2"):
+        assert near.say("kept", "echo meanwhile").reply == "meanwhile"
+        for _ in range(NEW):
+            assert near.ask("web", family=4, timeout=1).who["pod"] == "web"
+    eventually("their records", lambda: len(mesh.records("destination")) >= NEW)
+    assert near.say("kept", "echo after").reply == "after"
+    (row,) = mesh.agent("node2", "connections")
+    assert (row["path"], row["source"], row["destination"]) == ("direct", "shop/near", "shop/web")
+    near.do("close", name="kept")
+    found = eventually("the last record", lambda: len(mesh.records()) > NEW and mesh.records())
+    assert [(row["path"], row["source_pod"], row["destination_pod"], row["verdict"]) for row in found] == [
+        ("direct", "near", "web", "allow")
+    ] * (NEW + 1)
+    assert found[-1]["bytes_sent"] == sum(len(f"echo {word}\n") for word in ("before", "meanwhile", "after"))
+
+
+def test_the_next_agent_ends_what_is_denied_by_now_and_nothing_else(mesh: Mesh) -> None:
+    near, other = mesh.puppet("shop/near"), mesh.puppet("shop/other")
+    for each in (near, other):
+        each.open("talk", "web", family=4)
+        assert each.say("talk", "echo before").reply == "before"
+    try:
+        mesh.pause()
+        try:
+            mesh.kill_agent("node2")
+            written = mesh.layout.cluster / "denied-meanwhile.yaml"
+            written.with_suffix(".new").write_text(yaml.safe_dump(DENY_NEAR))
+            written.with_suffix(".new").rename(written)
+        finally:
+            mesh.go_on()
+        assert near.do("ended", name="talk", timeout=15).how in ("reset", "closed", "ECONNABORTED")
+        row = mesh.record("destination", source_pod="near")
+        assert (row["end"], row["verdict"], row["reason"]) == ("cut", "deny", "denied_by_policy")
+        assert other.say("talk", "echo after").reply == "after"
+    finally:
+        for each in (near, other):
+            each.do("close", name="talk")
+        written.unlink()
+        mesh.settle()
+        eventually("it is taken back", lambda: not near.ask("web", family=4).error)
+
+
+def test_after_a_restart_connections_are_direct_again(mesh: Mesh) -> None:
+    dead = mesh.kill_agent("node2")
+    mesh.await_agent("node2", dead)
+    near = mesh.puppet("shop/near")
+    assert near.ask("web", family=4).error == ""
+    mesh.quiet()
+    mesh.mark()
+    assert near.ask("web", family=4).error == ""
+    assert mesh.record("destination", source_pod="near")["path"] == "direct"
