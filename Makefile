@@ -18,7 +18,7 @@ KUBE_PACKAGES := $(shell sed 's/\#.*//' hack/kube-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
 PYTHON := $(PY)
-# at a tenth of the load of `make bench-soak`, and as many pods that come and go
+# at a quarter of the load of `make bench-soak`, and as many pods that come and go
 SOAK_MINUTES := 5
 SOAK = $(PY) -m bench.soak --minutes $(SOAK_MINUTES) --members 25 --rate 15
 PROTOS := $(wildcard ambient/xds/proto/*.proto)
