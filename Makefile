@@ -93,13 +93,13 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c' 'bench/*/*.c')
 	shellcheck $$(git ls-files '*.sh') .ci/run
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
+	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c' 'bench/*/*.c')
 
 bench: setup
 	$(PY) -m bench.engine
