@@ -37,6 +37,7 @@ class Share:
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         if (self._claims / STOP).exists():
             item.session.shouldstop = "the time is up"
+            return True
         return None if self.is_ours(item.nodeid.partition("::")[0]) else True  # True: all is done
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -49,7 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if CLAIMS in os.environ:
 
         def say(text: str) -> None:
-            config.pluginmanager.get_plugin("terminalreporter").write_line(text)
+            reporter = config.pluginmanager.get_plugin("terminalreporter")
+            assert reporter is not None, "pytest has one whenever it runs tests"
+            reporter.write_line(text)
 
         config.pluginmanager.register(Share(Path(os.environ[CLAIMS]), say), "share")
 
