@@ -40,7 +40,8 @@ struct tunnel {
     struct tunnel *prev, *next;
   } in_target; // target->tunnels, while new streams may join
   struct garbage garbage;
-  struct later flush;
+  struct later flush; // it has something to send
+  struct later turn;  // a turn ended before its bytes did
   enum tunnel_phase phase;
   bool inbound, reported;
   bool draining;     // no new streams; ends with the last one
@@ -48,7 +49,6 @@ struct tunnel {
   int64_t warned_at; // inbound: when the peer was asked to open its next tunnel; 0: not
   bool heard;        // outbound: the peer spoke HTTP/2, so it accepted our certificate
   bool readable, hung_up, blocked;
-  bool more; // a turn ended before its bytes did
   int socket_error;
   struct source source;
   struct dial dial;
