@@ -21,7 +21,7 @@ BENCH_PACKAGES := $(shell sed 's/\#.*//' hack/bench-packages.txt)
 PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 # runs the protocol compiler; a wheel's build has its own
 PYTHON := $(PY)
-# at a tenth of the load of `make bench-soak`, and as many pods that come and go
+# at a quarter of the load of `make bench-soak`, and as many pods that come and go
 SOAK_MINUTES := 5
 SOAK = $(PY) -m bench.soak --minutes $(SOAK_MINUTES) --members 25 --rate 15
 PROTOS := $(wildcard ambient/xds/proto/*.proto)
@@ -101,13 +101,13 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c' 'bench/*/*.c')
 	shellcheck $$(git ls-files '*.sh') .ci/run
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c')
+	$(VENV)/bin/clang-format -i $$(git ls-files 'engine/*.[ch]' 'engine/fuzz/*.c' 'bpf/*.[ch]' 'cni/*.[ch]' 'cni/fuzz/*.c' 'hack/*.c' 'bench/*/*.c')
 
 # All modes and loads; results, pictures and the tables of docs/performance.md are written anew. `python -m bench --help`
 # knows shorter forms, which leave those alone.

@@ -17,8 +17,8 @@ enum {
   TLS_RECORD = 16 << 10,
   // Ciphertext of one batch: 22 bytes a record, and room for alerts and key updates behind it.
   CIPHER_MAX = BATCH + (8 << 10),
-  // One tunnel or socket reads at most this much before others get their turn.
-  TURN_MAX = 1 << 20,
+  // One tunnel or socket reads at most this much before others get their turn: some 150 us of work.
+  TURN_MAX = BATCH - TLS_RECORD,
   // Bytes waiting for a socket are kept in chunks of this size, so that one-byte frames do not cost an allocation each.
   CHUNK = 16 << 10,
   SPARE_CHUNKS = 256,   // 4 MiB a worker: a burst of slow readers needs no allocation the second time

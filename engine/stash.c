@@ -16,9 +16,9 @@ struct pod *pod_find(struct worker *w, uint64_t id) {
   return pod;
 }
 
-// So many as will be taken while the agent is away for as long as is put up with.
+// So many as will be taken while the agent is away for as long as is put up with. What comes to others is no concern.
 static void keep_enough(struct pod *pod) {
-  uint32_t busy = pod->a_tick * STASH_TICKS;
+  uint32_t busy = pod->worker->leave.draining ? 0 : pod->a_tick * STASH_TICKS;
   if (busy > STASH_BUSY) busy = STASH_BUSY;
   pod->want = pod->least && busy > pod->least ? busy : pod->least; // 0: the agent wants none to be kept
 }

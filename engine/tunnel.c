@@ -27,6 +27,7 @@
 static void on_ready(struct source *, uint32_t);
 static void on_dialled(struct dial *, enum amb_reason, int);
 static void on_flush(struct later *);
+static void on_turn(struct later *);
 
 struct tunnel *tunnel_new(struct worker *w, bool inbound) {
   struct tunnel *t = calloc(1, sizeof *t);
@@ -36,6 +37,7 @@ struct tunnel *tunnel_new(struct worker *w, bool inbound) {
   t->source = (struct source){.fd = -1, .ready = on_ready};
   t->dial = (struct dial){.worker = w, .source = &t->source, .done = on_dialled};
   t->flush.run = on_flush;
+  t->turn.run = on_turn;
   t->started = monotonic_ns();
   t->start_at = (uint64_t)realtime_ns();
   DL_APPEND(w->tunnels, t);
@@ -249,10 +251,14 @@ static void read_all(struct tunnel *t) {
     tunnel_mark(t);
     turn += got;
     if (outcome == TLS_WAIT) return;
-    if (turn < TURN_MAX) continue;
-    t->more = true;
-    return loop_again(&w->loop, &t->flush);
+    // What was read is answered (windows open) before more is read, or the peer would wait for us, then we for it.
+    if (turn >= TURN_MAX) return loop_again(&w->loop, &t->turn);
   }
+}
+
+static void on_turn(struct later *later) {
+  struct tunnel *t = container_of(later, struct tunnel, turn);
+  if (t->phase == TUNNEL_OPEN) read_all(t);
 }
 
 static void on_ready(struct source *source, uint32_t events) {
@@ -273,10 +279,6 @@ static void on_ready(struct source *source, uint32_t events) {
 static void on_flush(struct later *later) {
   struct tunnel *t = container_of(later, struct tunnel, flush);
   struct worker *w = t->worker;
-  if (t->more && t->phase == TUNNEL_OPEN) {
-    t->more = false;
-    read_all(t);
-  }
   while (t->phase != TUNNEL_ENDED && t->ssl) {
     if (!tls_push(t)) return broken(t, TLS_BROKEN);
     if (t->blocked || t->phase != TUNNEL_OPEN) return;
@@ -381,6 +383,7 @@ void tunnel_end(struct tunnel *t, enum amb_reason reason, int error, const char 
     loop_close_source(&t->source);
   record(t, misused, phase, reason, error, text);
   loop_forget(&w->loop, &t->flush);
+  loop_forget(&w->loop, &t->turn);
   nghttp2_session_del(t->http2);
   SSL_free(t->ssl);
   t->http2 = NULL;

@@ -40,7 +40,8 @@ struct tunnel {
     struct tunnel *prev, *next;
   } in_target; // target->tunnels, while new streams may join
   struct garbage garbage;
-  struct later flush;
+  struct later flush; // it has something to send
+  struct later turn;  // a turn ended before its bytes did
   enum tunnel_phase phase;
   bool inbound, reported;
   bool draining;     // no new streams; ends with the last one
@@ -49,7 +50,6 @@ struct tunnel {
   bool heard;        // outbound: the peer spoke HTTP/2, so it accepted our certificate
   int64_t heard_at;  // when bytes of the peer were last read
   bool readable, hung_up, blocked;
-  bool more; // a turn ended before its bytes did
   int socket_error;
   struct source source;
   struct dial dial;

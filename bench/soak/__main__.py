@@ -62,8 +62,8 @@ def main(minutes: float, members: int, rate: int, write: bool) -> None:
         machine = {"kernel": platform.release(), "processors": os.cpu_count(), "members": members, "rate": rate}
         load = {"messages": answered, "lost": lost, "new": opened, "failed": failed}
         churned = {"pods": came.pods, "policies": came.policies, "certificate_s": LIFETIME_H * 3600}
-        grown = {name: dataclasses.asdict(trend) for name, trend in trends.items()}
-        result = {"machine": machine, "minutes": minutes, "load": load, "came and went": churned, "second half": grown}
+        second = {name: dataclasses.asdict(trend) for name, trend in trends.items()}
+        result = {"machine": machine, "minutes": minutes, "load": load, "came and went": churned, "second half": second}
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     if grown := report.not_flat(trends):
         sys.exit(f"not flat: {', '.join(grown)}")

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 CLAIMS = "AMBIENT_VM_CLAIMS"  # a directory that all machines of a run see
+STOP = "stop"  # a file in there: no further test is begun
 
 
 class Share:
     """The files that this machine took, and those it did not get."""
 
-    def __init__(self, claims: Path) -> None:
-        self._claims = claims
+    def __init__(self, claims: Path, say: Callable[[str], None] = print) -> None:
+        self._claims, self._say = claims, say
         self._ours: dict[str, bool] = {}
 
     def is_ours(self, file: str) -> bool:
@@ -33,12 +35,26 @@ class Share:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if (self._claims / STOP).exists():
+            item.session.shouldstop = "the time is up"
+            return True
         return None if self.is_ours(item.nodeid.partition("::")[0]) else True  # True: all is done
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """At once, and not at the end only: a machine may not come to its end."""
+        if report.outcome not in ("passed", "skipped"):
+            self._say(f"{report.nodeid}, {report.when}:\n{report.longreprtext}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if CLAIMS in os.environ:
-        config.pluginmanager.register(Share(Path(os.environ[CLAIMS])), "share")
+
+        def say(text: str) -> None:
+            reporter = config.pluginmanager.get_plugin("terminalreporter")
+            assert reporter is not None, "pytest has one whenever it runs tests"
+            reporter.write_line(text)
+
+        config.pluginmanager.register(Share(Path(os.environ[CLAIMS]), say), "share")
 
 
 def pytest_report_header() -> str:

@@ -73,6 +73,19 @@ def test_two_machines_run_everything_once(tmp_path: Path) -> None:
         assert tuple(results.merged([(tmp_path / "junit").read_text()]).passed) == expected
 
 
+def test_a_failure_is_told_at_once_and_when_the_time_is_up_no_test_is_begun(tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    bad = f"def test_bad():\n    open('{claims}/{share.STOP}', 'w').close()\n    assert 'why' == ''\n"
+    (tmp_path / "test_one.py").write_text(bad + "def test_never(): pass\n")
+    environment = {**os.environ, share.CLAIMS: str(claims), "PYTHONPATH": str(layout.REPOSITORY)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", share.__name__, "-v", "--junitxml=junit"]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True).stdout
+    assert said.index("assert 'why' == ''") < said.index("= FAILURES =")
+    found = results.merged([(tmp_path / "junit").read_text()])
+    assert (found.passed, set(found.failed)) == ({}, {"test_one.py::test_bad"})
+
+
 def test_reports_are_added_up_and_a_skipped_test_is_no_passed_one() -> None:
     one = '<testsuites><testsuite><testcase classname="tests.a" name="x" time="1.5"/></testsuite></testsuites>'
     two = '<testsuite><testcase classname="tests.b" name="y"><failure/></testcase>'
