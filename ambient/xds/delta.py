@@ -59,7 +59,9 @@ class Subscription:
 
     wildcard: bool = False
     names: set[str] = field(default_factory=set)
-    due: dict[str, None] = field(default_factory=dict)  # resources whose newest state is to be sent, in order
+    # Resources whose newest state is to be sent, the last one first: a dict that is emptied from its front is searched
+    # from there each time, past everything that was in it.
+    due: dict[str, None] = field(default_factory=dict)
     owed: bool = True  # an answer, even one that says nothing: it tells that there is nothing
     nonce: str = ""  # of the response that is under way
 
@@ -183,21 +185,22 @@ class Stream:
 
     def _piece(self, type_url: str, subscription: Subscription) -> tuple[list[bytes], list[str]]:
         """What fits into one response, taken off what is due: elements of `resources`, and names of what is gone."""
-        table = self._state.table(type_url)
+        table, due = self._state.table(type_url), subscription.due
         elements: list[bytes] = []
         removed: list[str] = []
         size = 0
-        taken: list[str] = []
-        for name in subscription.due:
+        while due:
+            name, _ = due.popitem()
             resource = table.get(name)
             size += len(resource.element) if resource else len(name)
-            if self._pieces and taken and (size > PIECE_BYTES or len(taken) == PIECE_RESOURCES):
+            taken = len(elements) + len(removed)
+            if self._pieces and taken and (size > PIECE_BYTES or taken == PIECE_RESOURCES):
+                due[name] = None
                 break
-            taken.append(name)
             if resource:
                 elements.append(resource.element)
             else:
                 removed.append(name)
-        for name in taken:
-            del subscription.due[name]
+        else:
+            due.clear()  # gives back the memory of all that ever was in it
         return elements, removed

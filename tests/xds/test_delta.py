@@ -183,7 +183,7 @@ def test_a_piece_is_bounded_in_bytes_and_holds_at_least_one_resource(monkeypatch
     found = client.ask()
     for _ in range(3):
         found += client.ack()
-    assert [[*each.resources] for each in found] == [["a"], ["b"], ["c"], ["d"]]
+    assert [[*each.resources] for each in found] == [["d"], ["c"], ["b"], ["a"]]
 
 
 @pytest.mark.usefixtures("small_pieces")
