@@ -20,6 +20,7 @@ import h2.events
 import h2.exceptions
 from h2.settings import SettingCodes
 
+from ambient.xds import secured
 from ambient.xds.call import Status
 from ambient.xds.credentials import Renewed
 from ambient.xds.served import START, Aborted, ServerCall
@@ -59,19 +60,18 @@ class Server:
         self.handlers = dict(handlers)
         self.connections: set[Connection] = set()
         self._listening: asyncio.Server | None = None
+        self._room = memoryview(bytearray(secured.READ_BYTES))
 
     async def start(self, listener: socket.socket, tls: Renewed) -> None:
         """Serve who connects to the listening socket, which is ours from now on."""
 
-        def accepted() -> Connection:
-            tls.refresh()  # asyncio asks for a protocol before it begins the handshake
-            return Connection(self)
+        def accepted() -> secured.Secured:
+            tls.refresh()
+            return secured.Secured(tls.context, Connection(self), self._room, handshake_s=HANDSHAKE_S)
 
         self._listening = await asyncio.get_running_loop().create_server(
             accepted,
             sock=listener,
-            ssl=tls.context,
-            ssl_handshake_timeout=HANDSHAKE_S,
             backlog=BACKLOG,
             start_serving=False,  # or a cancel in this very moment leaves nobody who could close it
         )
