@@ -89,6 +89,15 @@ def test_what_is_said_comes_back_however_long_it_is() -> None:
     spoken_to(test)
 
 
+def test_nothing_waits_for_the_peer_to_acknowledge_what_was_said_before() -> None:
+    async def test(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, above: Echo) -> None:
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        assert above.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    spoken_to(test)
+
+
 def test_the_last_word_arrives_before_the_end() -> None:
     async def test(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, above: Echo) -> None:
         writer.write(b"bye")
