@@ -11,6 +11,7 @@ from ambient.xds import names
 from ambient.xds.delta import Stream
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Snapshot
+from ambient.xds.wording import Wording
 from tests import costs
 from tests.model.builders import a_pod, a_policy, a_service, a_world
 
@@ -31,7 +32,7 @@ def a_mesh(pods: int) -> World:
 
 
 def told_everything(snapshot: Snapshot) -> Stream:
-    stream = Stream(snapshot)
+    stream = Stream(snapshot, Wording())
     for url in names.TYPES:
         node = pb.Node(client_features=[names.MORE])
         stream.receive(pb.DeltaDiscoveryRequest(type_url=url, node=node))
