@@ -2,18 +2,18 @@
 
 The Lease holder's business. What is there already is not written again, a newer generation is never spoken for, and
 nothing is written over what somebody else wrote since it was read: so a holder that lost its Lease in the middle of a
-write does no harm.
+write does no harm. It is read again only if it is another by then than it was when it was judged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from ambient.control import api
 from ambient.control.api import Api, ApiError, Json, Kind, Patch
@@ -58,6 +58,14 @@ class Outcome(Protocol):
     @property
     def generation(self) -> int: ...
     @property
+    def version(self) -> str:
+        """The object's resourceVersion when it was judged; empty: not known."""
+
+    @property
+    def conditions(self) -> Sequence[Mapping[str, Any]]:
+        """Of its status, then."""
+
+    @property
     def problems(self) -> Sequence[Problem]:
         """None: accepted."""
 
@@ -94,27 +102,55 @@ class Statuses:
             self._warn(subject, outcome)
             return
         kind = Kind(subject.kind, _plural(subject.kind), subject.api_version, namespaced=bool(subject.namespace))
+        said: bool | None = None
+        if outcome.version:
+            try:
+                said = await self._say(kind, _as_read(outcome), outcome)
+            except ApiError as error:
+                if error.status not in (api.CONFLICT, api.NOT_FOUND):  # it is not what it was, or not there
+                    raise
+        if said is None:
+            said = await self._say_now(kind, subject, outcome)
+        if said:
+            self._warn(subject, outcome)
+
+    async def _say_now(self, kind: Kind, subject: Subject, outcome: Outcome) -> bool:
+        """Of the object as it is now, if it is still the one that was judged: as _say()."""
         found = await api.find(self._api, kind, subject.namespace, subject.name)
         if found is None or found["metadata"]["uid"] != subject.uid:
-            return  # gone, or another one, of which there will be another outcome
+            return False  # gone, or another one, of which there will be another outcome
         if int(found["metadata"].get("generation") or 0) > outcome.generation:
-            return  # as above
+            return False  # as above
+        try:
+            return await self._say(kind, found, outcome)
+        except ApiError as error:
+            if error.status != api.NOT_FOUND:
+                raise
+            return True  # gone meanwhile, or its definition has no status
+
+    async def _say(self, kind: Kind, found: Json, outcome: Outcome) -> bool:
+        """Write the condition on the object, which was found so, if it says something else: did it? Raises ApiError."""
         conditions = judged(found, outcome, self._now())
         if conditions is None:
-            return
-        metadata = {key: found["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
-        try:
-            await self._api.patch(
-                kind, {"metadata": metadata, "status": {"conditions": conditions}}, Patch.MERGE, status=True
-            )
-        except ApiError as error:
-            if error.status != api.NOT_FOUND:  # gone meanwhile, or its definition has no status
-                raise
-        self._warn(subject, outcome)
+            return False
+        metadata = {key: found["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        await self._api.patch(
+            kind, {"metadata": metadata, "status": {"conditions": conditions}}, Patch.MERGE, status=True
+        )
+        return True
 
     def _warn(self, subject: Subject, outcome: Outcome) -> None:
         if outcome.problems:
             self._events.warn(subject, "Validate", "Rejected", _message(outcome))
+
+
+def _as_read(outcome: Outcome) -> Json:
+    """The object as far as it was read when it was judged."""
+    metadata = {"name": outcome.name, "namespace": outcome.namespace, "uid": outcome.uid}
+    return {
+        "metadata": {**metadata, "resourceVersion": outcome.version},
+        "status": {"conditions": [dict(each) for each in outcome.conditions]},
+    }
 
 
 def judged(found: Json, outcome: Outcome, now: datetime) -> list[Json] | None:

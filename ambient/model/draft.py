@@ -1,7 +1,7 @@
 """From one World's tables to the next one's. Used by model.world only; no decisions, no consistency checks.
 
-A table is copied when it changes (at C speed), and every index is brought up to date from the objects that changed:
-one changed pod never costs a walk over the World.
+Tables and indices are brought up to date from the objects that changed: one changed pod never costs a walk over the
+World, nor a copy of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from ambient.model import mesh
 from ambient.model.changes import Changes, namespace_of
+from ambient.model.revised import revised
 from ambient.model.tables import (
     NO_KEYS,
     Endpoint,
@@ -42,15 +43,7 @@ class Delta(Generic[N]):
         for (of, key), noun in wanted.items():
             if of is kind and table.get(key) != noun:
                 self.pairs[key] = (table.get(key), noun if isinstance(noun, kind) else None)
-        self.table = table
-        if self.pairs:
-            after = dict(table)
-            for key, (_, new) in self.pairs.items():
-                if new is None:
-                    del after[key]
-                else:
-                    after[key] = new
-            self.table = after
+        self.table = revised(table, {key: new for key, (_, new) in self.pairs.items()})
 
     @property
     def keys(self) -> frozenset[str]:
@@ -121,19 +114,18 @@ def _regrouped(
 def _moved(
     index: Mapping[K, frozenset[str]], leaves: Iterable[tuple[K, str]], joins: Iterable[tuple[K, str]]
 ) -> tuple[Mapping[K, frozenset[str]], frozenset[K]]:
-    """The index with members taken out and put in, and the groups that are not what they were. No group is empty."""
+    """The index with members taken out and put in, and the groups that are not what they were. No group is empty.
+
+    A group may be large: one that a member leaves only to join it again is not copied.
+    """
+    left, joined = set(leaves), set(joins)
     members: dict[K, set[str]] = {}
-    for group, member in leaves:
+    for group, member in left - joined:
         members.setdefault(group, set(index.get(group, NO_KEYS))).discard(member)
-    for group, member in joins:
+    for group, member in joined - left:
         members.setdefault(group, set(index.get(group, NO_KEYS))).add(member)
     after = {group: frozenset(now) for group, now in members.items() if now != index.get(group, NO_KEYS)}
-    if not after:
-        return index, frozenset()
-    merged = {**index, **after}
-    for group in [group for group, now in after.items() if not now]:
-        del merged[group]
-    return merged, frozenset(after)
+    return revised(index, {group: now or None for group, now in after.items()}), frozenset(after)
 
 
 def _claims(
@@ -151,9 +143,7 @@ def _claims(
 
 def _by_namespace(index: Mapping[str, tuple[Policy, ...]], delta: Delta[Policy]) -> Mapping[str, tuple[Policy, ...]]:
     """The changed namespaces' policies again, sorted by name."""
-    if not delta.pairs:
-        return index
-    after = dict(index)
+    after: dict[str, tuple[Policy, ...] | None] = {}
     for namespace in {namespace_of(key) for key in delta.pairs}:
         here = {policy.key: policy for policy in index.get(namespace, ())}
         for key, (_, new) in delta.pairs.items():
@@ -161,10 +151,8 @@ def _by_namespace(index: Mapping[str, tuple[Policy, ...]], delta: Delta[Policy])
                 here.pop(key, None)
                 if new is not None:
                     here[key] = new
-        after[namespace] = tuple(here[key] for key in sorted(here))
-        if not here:
-            del after[namespace]
-    return after
+        after[namespace] = tuple(here[key] for key in sorted(here)) or None
+    return revised(index, after)
 
 
 def _endpoints(
@@ -183,13 +171,8 @@ def _endpoints(
                 continue
             mine = endpoints_of(service, new) if new and covers(service.selector, new.labels) else ()
             after[service.key] = _spliced(after.get(service.key, base.endpoints.get(service.key, ())), key, mine)
-    if not after and not services.pairs:
-        return base.endpoints, frozenset()
-    merged = {**base.endpoints, **after}
-    for key, (_, service_now) in services.pairs.items():
-        if service_now is None:
-            del merged[key]
-    return merged, frozenset(after)
+    gone = {key: None for key, (_, service_now) in services.pairs.items() if service_now is None}
+    return revised(base.endpoints, {**after, **gone}), frozenset(after)
 
 
 def _spliced(endpoints: tuple[Endpoint, ...], workload: str, mine: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

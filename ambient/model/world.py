@@ -72,7 +72,7 @@ class World:
     ) -> World:
         """The next World. Removals, (type, key), come first; removing what is not there is no error.
 
-        mesh: None for the same. Costs a few dictionary copies and work in proportion to what changes.
+        mesh: None for the same. Costs work in proportion to what changes: see model.revised.
         """
         tables, changes = draft.next_tables(self._tables, upserts, removals)
         if mesh is not None and mesh != self.mesh:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from ambient.model import mesh
+from ambient.model.revised import revised
 from ambient.model.world import Kind, Noun, World
 from ambient.sources.core import Pod
 from ambient.sources.manifests import GROUPS, SECURITY_KINDS, Object, Ref
 
-K = TypeVar("K")
-V = TypeVar("V")
 TYPES: Mapping[str, Kind] = {
     "Node": mesh.Node,
     "Namespace": mesh.Namespace,
@@ -54,7 +52,7 @@ class Inventory:
                 gone.append((TYPES[ref.kind], ref.key))
             elif not isinstance(found, Pod):
                 nouns.append(found)
-        after = Inventory(self.world, self.announced, _revised(self.pods, pods), _revised(self.policies, policies))
+        after = Inventory(self.world, self.announced, revised(self.pods, pods), revised(self.policies, policies))
         for kind, key in {(ref.kind, ref.key) for ref in policies}:
             gone += [(TYPES[kind], policy.key) for policy in self._named(kind, key)]
             nouns += after._named(kind, key)
@@ -77,18 +75,6 @@ class Inventory:
         if ref.kind == "Node" and before.locality(ref.key) != now.locality(ref.key):
             return [workload.key for workload in self.world.workloads_on(ref.key)]
         return ()
-
-
-def _revised(table: Mapping[K, V], changes: Mapping[K, V | None]) -> Mapping[K, V]:
-    if not changes:
-        return table
-    after = dict(table)
-    for key, value in changes.items():
-        if value is None:
-            after.pop(key, None)
-        else:
-            after[key] = value
-    return after
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ class Carrier(Protocol):
         """Tell the peer that nobody is interested any more."""
 
 
+def is_message(data: bytes) -> bool:
+    """Whether it is one message with its prefix, no more and no less."""
+    return (
+        len(data) >= PREFIX_BYTES
+        and not data[0]
+        and int.from_bytes(data[1:PREFIX_BYTES], "big") == len(data) - PREFIX_BYTES
+    )
+
+
 @dataclass(slots=True)
 class Messages:
     """Bytes to messages of so many bytes at most."""

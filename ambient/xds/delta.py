@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ambient.xds import names
+from ambient.xds import names, wording
 from ambient.xds.proto import discovery_pb2 as pb
-from ambient.xds.resources import Resource
 
 PIECE_RESOURCES = 200  # of one response: what a client decodes in some 20 ms, during which it does nothing else
 PIECE_BYTES = 256 << 10
@@ -26,14 +25,8 @@ TYPES_MAX = 16  # that one stream may ask for: Envoy, the greediest client, know
 WILDCARD = "*"
 
 
-class State(Protocol):
+class State(wording.State, Protocol):
     """What a Snapshot tells a stream."""
-
-    @property
-    def revision(self) -> str: ...
-
-    def table(self, type_url: str) -> Mapping[str, Resource]:
-        """Resources by name."""
 
     def keys(self, type_url: str, name: str) -> Iterator[str]:
         """The names and aliases under which a client may have asked for the resource."""
@@ -59,17 +52,19 @@ class Subscription:
 
     wildcard: bool = False
     names: set[str] = field(default_factory=set)
-    due: dict[str, None] = field(default_factory=dict)  # resources whose newest state is to be sent, in order
+    # Resources whose newest state is to be sent, the last one first: a dict that is emptied from its front is searched
+    # from there each time, past everything that was in it.
+    due: dict[str, None] = field(default_factory=dict)
     owed: bool = True  # an answer, even one that says nothing: it tells that there is nothing
     nonce: str = ""  # of the response that is under way
 
 
 class Stream:
-    def __init__(self, state: State, identifier: str = "") -> None:
-        """identifier: what the control plane calls itself."""
+    def __init__(self, state: State, words: wording.Wording) -> None:
+        """words: shared by all streams of a server."""
         self.node = ""  # the client's id, as it says
         self._state = state
-        self._identifier = identifier
+        self._words = words
         self._pieces = False  # whether the client knows `more`
         self._subscriptions: dict[str, Subscription] = {}
         self._order: list[str] = []  # of its types
@@ -118,17 +113,11 @@ class Stream:
         pieces = [(url, sub, self._piece(url, sub)) for url, sub in open_]
         unfinished = any(sub.due for _, sub in open_)
         found = []
-        for index, (url, sub, (elements, removed)) in enumerate(pieces, start=1):
+        for index, (url, sub, taken) in enumerate(pieces, start=1):
             sub.owed, sub.nonce = False, f"{next(self._nonces):x}"
-            head = pb.DeltaDiscoveryResponse(
-                system_version_info=self._state.revision,
-                type_url=url,
-                nonce=sub.nonce,
-                removed_resources=removed,
-                control_plane=pb.ControlPlane(identifier=self._identifier),
-                more=self._pieces and (unfinished or index < len(pieces)),
-            )
-            found.append(Response(url, sub.nonce, b"".join([head.SerializeToString(), *elements])))
+            more = self._pieces and (unfinished or index < len(pieces))
+            body = self._words.response(self._state, url, taken, sub.nonce, more=more)
+            found.append(Response(url, sub.nonce, body))
         return found
 
     def _subscribe(self, request: pb.DeltaDiscoveryRequest) -> None:
@@ -181,23 +170,19 @@ class Stream:
                 if name in (meant := [*self._state.lookup(type_url, key)])[:1]:
                     yield from meant[1:]
 
-    def _piece(self, type_url: str, subscription: Subscription) -> tuple[list[bytes], list[str]]:
-        """What fits into one response, taken off what is due: elements of `resources`, and names of what is gone."""
-        table = self._state.table(type_url)
-        elements: list[bytes] = []
-        removed: list[str] = []
-        size = 0
+    def _piece(self, type_url: str, subscription: Subscription) -> tuple[str, ...]:
+        """What fits into one response, taken off what is due: names of resources, and of what is gone."""
+        table, due = self._state.table(type_url), subscription.due
         taken: list[str] = []
-        for name in subscription.due:
+        size = 0
+        while due:
+            name, _ = due.popitem()
             resource = table.get(name)
             size += len(resource.element) if resource else len(name)
             if self._pieces and taken and (size > PIECE_BYTES or len(taken) == PIECE_RESOURCES):
+                due[name] = None
                 break
             taken.append(name)
-            if resource:
-                elements.append(resource.element)
-            else:
-                removed.append(name)
-        for name in taken:
-            del subscription.due[name]
-        return elements, removed
+        else:
+            due.clear()  # gives back the memory of all that ever was in it
+        return tuple(taken)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import quote
 
-from ambient.xds.call import PREFIX_BYTES, Messages, RpcFailed, Status
+from ambient.xds.call import PREFIX_BYTES, Messages, RpcFailed, Status, is_message
 from ambient.xds.room import Claim
 
 Headers = list[tuple[str, str]]
@@ -57,6 +57,7 @@ class ServerCall:
         self.half_closed = False  # the client says no more
         self.started = False  # the first headers are sent
         self.trailers: Headers | None = None  # to be sent when the rest is
+        self.uncredited = 0  # bytes that came as on_message and that its client may not say again yet
         self.over = asyncio.Event()  # nobody is there any more to say something to
         self._carrier = carrier
         self._messages = Messages(most)
@@ -123,6 +124,13 @@ class ServerCall:
             self._give(message, PREFIX_BYTES + len(message) - self._advanced, self._claim)
             self._advanced, self._claim = 0, None
         self._credit_ahead()
+
+    def on_message(self, data: bytes) -> bool:
+        """What may be one whole message: taken, unless it is not or nobody takes messages as they come."""
+        if self._taker is None or self.half_closed or len(self._messages) or not is_message(data):
+            return False
+        self._taker(data[PREFIX_BYTES:])
+        return True
 
     def on_half_closed(self) -> None:
         """The client says no more."""

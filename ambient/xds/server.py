@@ -23,6 +23,7 @@ from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.served import Aborted, ServerCall
 from ambient.xds.serving import Handlers
 from ambient.xds.snapshot import Snapshot
+from ambient.xds.wording import Wording
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 AT_ONCE = 50  # streams that are made to speak before others get their turn
@@ -75,6 +76,7 @@ class DiscoveryServer:
         self.counts = Counts()
         self._authenticate = authenticate
         self._identifier = IDENTIFIER + replica
+        self._words = Wording(self._identifier)
         self._snapshot: Snapshot | None = None
         self._open: set[Served] = set()
         self._leaving = False
@@ -122,7 +124,7 @@ class DiscoveryServer:
         if self._leaving or self._snapshot is None:
             why = "is leaving" if self._leaving else "has no World yet"
             raise Aborted(Status.UNAVAILABLE, f"{self._identifier} {why}: connect to another replica")
-        served = Served(Stream(self._snapshot, self._identifier), call, self.counts)
+        served = Served(Stream(self._snapshot, self._words), call, self.counts)
         self._open.add(served)
         self.counts.connected += 1
         try:

@@ -20,6 +20,7 @@ import h2.events
 import h2.exceptions
 from h2.settings import SettingCodes
 
+from ambient.xds import frames, secured
 from ambient.xds.call import PREFIX_BYTES, Status
 from ambient.xds.credentials import Renewed
 from ambient.xds.room import Claim, Room
@@ -31,6 +32,7 @@ WINDOWS = 256 * CONNECTION_WINDOW  # ... for so many connections; those that com
 LONG_BYTES = 128 << 20  # of all messages longer than served.AHEAD_BYTES; one that comes when it is full waits
 PACE_S, PACE_BYTES = 10.0, 2_500_000  # a long message whose client sends less in so long is given up: others wait
 CALLS = 100  # at once, of one connection: the least that HTTP/2 recommends
+CREDIT_BYTES = 32 << 10  # said by a client past h2, then it may say as much again
 RESETS = 1_000  # calls of one connection that its client gave up: after more it has to come again
 REQUEST_BYTES = 64 << 20  # of one client: an agent that reconnects names the version of every resource it holds
 HANDSHAKE_S = 10.0
@@ -64,19 +66,18 @@ class Server:
         self.connections: set[Connection] = set()
         self.windows, self.room = Room(WINDOWS), Room(LONG_BYTES)
         self._listening: asyncio.Server | None = None
+        self._received = memoryview(bytearray(secured.READ_BYTES))
 
     async def start(self, listener: socket.socket, tls: Renewed) -> None:
         """Serve who connects to the listening socket, which is ours from now on."""
 
-        def accepted() -> Connection:
-            tls.refresh()  # asyncio asks for a protocol before it begins the handshake
-            return Connection(self)
+        def accepted() -> secured.Secured:
+            tls.refresh()
+            return secured.Secured(tls.context, Connection(self), self._received, handshake_s=HANDSHAKE_S)
 
         self._listening = await asyncio.get_running_loop().create_server(
             accepted,
             sock=listener,
-            ssl=tls.context,
-            ssl_handshake_timeout=HANDSHAKE_S,
             backlog=BACKLOG,
             start_serving=False,  # or a cancel in this very moment leaves nobody who could close it
         )
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, ServerCall] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self._frames = frames.Cutter()
         self._resets = 0
         self._trusted = False  # somebody took what a call of it said
         self._window = 0  # what it has of the server's windows
@@ -133,10 +135,14 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         try:
-            for event in self._http.receive_data(data):
-                self._on(event)
-        except h2.exceptions.ProtocolError as error:
+            for frame in self._frames.feed(data):
+                if not self._take(frame):
+                    for event in self._http.receive_data(frame):
+                        self._on(event)
+        except (h2.exceptions.ProtocolError, frames.TooLong) as error:
             log.info("%s broke HTTP/2: %s", self.peer, error)
+            if isinstance(error, frames.TooLong):  # of which h2 has not heard
+                self._http.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
             self._close()
             return
         self._flush()
@@ -232,16 +238,22 @@ class Connection(asyncio.Protocol):
             call.started = True
             self._http.send_headers(call.number, START)
         while call.unsent and not self._full:
-            data = call.unsent[0]
-            room = min(self._http.local_flow_control_window(call.number), self._http.max_outbound_frame_size, len(data))
+            stream, data = self._http.streams.get(call.number), call.unsent[0]
+            if stream is None or stream.closed:
+                self._gone(call)
+                return
+            # Past h2, which keeps the account
+            room = min(self._http.outbound_flow_control_window, stream.outbound_flow_control_window, len(data))
             if room <= 0:
                 return
-            self._http.send_data(call.number, bytes(data[:room]))
-            if room == len(data):
+            payload = bytes(data[: min(room, frames.PAYLOAD_MAX)])
+            self._http.outbound_flow_control_window -= len(payload)
+            stream.outbound_flow_control_window -= len(payload)
+            if len(payload) == len(data):
                 call.unsent.popleft()
             else:
-                call.unsent[0] = data[room:]
-            self._flush()
+                call.unsent[0] = data[len(payload) :]
+            self._transport.write(self._http.data_to_send() + frames.data(call.number, payload))
         if call.trailers and not call.unsent:
             self._http.send_headers(call.number, call.trailers, end_stream=True)
             with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has said its last, too
@@ -312,6 +324,30 @@ class Connection(asyncio.Protocol):
             case h2.events.ConnectionTerminated():
                 self._close()
 
+    def _take(self, frame: bytes) -> bool:
+        """What most frames are, past h2: one message that is taken as it comes. Whether it was that.
+
+        h2 keeps no account of it: the client has less room than h2 thinks, by what was not credited here yet.
+        """
+        if (found := frames.plain_data(frame)) is None:
+            return False
+        number, payload = found
+        if (call := self._calls.get(number)) is None or not call.on_message(payload):
+            return False
+        call.uncredited += len(payload)
+        if number not in self._calls:  # it was the last
+            self._credit_connection(call)
+        elif call.uncredited >= CREDIT_BYTES:
+            self._transport.write(frames.credit(number, call.uncredited))
+            self._credit_connection(call)
+        return True
+
+    def _credit_connection(self, call: ServerCall) -> None:
+        """For what the call heard past h2."""
+        if call.uncredited:
+            self._transport.write(frames.credit(0, call.uncredited))
+            call.uncredited = 0
+
     def _begin(self, number: int, headers: Mapping[str, str]) -> None:
         path = headers.get(":path", "")
         said = {**headers, PEER: self._address}
@@ -340,6 +376,7 @@ class Connection(asyncio.Protocol):
     def _over(self, call: ServerCall) -> None:
         self._calls.pop(call.number, None)
         call.on_over()
+        self._credit_connection(call)
         if count := call.drop():  # other calls need the room
             with contextlib.suppress(h2.exceptions.ProtocolError):  # the connection is over, too
                 self._http.acknowledge_received_data(count, call.number)

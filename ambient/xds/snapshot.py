@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ambient.model import mesh
+from ambient.model.revised import revised
 from ambient.model.world import Kind, World
 from ambient.xds import affected, names, nouns, policies, services, workloads
 from ambient.xds.resources import Resource, make
@@ -33,7 +34,7 @@ class Snapshot:
     def advance(self, world: World, roots: bytes | None = None) -> tuple[Snapshot, Changed]:
         """The next one, and which resources are not what they were. roots: None for the same.
 
-        Costs the work for what changed and a copy of each table with a change in it.
+        Costs the work for what changed.
         """
         roots = self.roots if roots is None else roots
         encoder = Encoder(self, world, roots)
@@ -60,19 +61,9 @@ class Snapshot:
             was = self.table(type_url).get(name)
             if (was and was.version) != (resource and resource.version):
                 found.setdefault(type_url, {})[name] = resource
-        tables = {type_url: _merged(self.table(type_url), changes) for type_url, changes in found.items()}
+        tables = {type_url: revised(self.table(type_url), changes) for type_url, changes in found.items()}
         changed = {type_url: frozenset(changes) for type_url, changes in found.items()}
         return Snapshot(world, roots, {**self.tables, **tables}), changed
-
-
-def _merged(table: Table, changes: Mapping[str, Resource | None]) -> Table:
-    after = dict(table)
-    for name, resource in changes.items():
-        if resource:
-            after[name] = resource
-        else:
-            del after[name]
-    return after
 
 
 class Encoder:

@@ -19,6 +19,7 @@ from ambient.xds.delta import Stream
 from ambient.xds.picture import Picture
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Changed, Snapshot
+from ambient.xds.wording import Wording
 from bench.control import worlds
 from bench.mesh import cpu
 
@@ -37,7 +38,8 @@ def main(pods: int, streams: int, changes: int) -> dict[str, float]:
         "resources": float(sum(len(snapshot.table(url)) for url in names.TYPES)),
         "bytes_mb": sum(len(each.element) for url in names.TYPES for each in snapshot.table(url).values()) / 1e6,
     }
-    listeners = [_synced(Stream(snapshot), snapshot) for _ in range(streams)]
+    words = Wording()
+    listeners = [_synced(Stream(snapshot, words), snapshot) for _ in range(streams)]
     for kind in ("pod", "policy"):
         advance, tell = [], []
         for number in range(changes):
@@ -84,7 +86,7 @@ def _acknowledge(stream: Stream) -> None:
 
 def _agent(snapshot: Snapshot) -> Picture:
     """Everything, as an agent takes it."""
-    stream, picture = Stream(snapshot, names.IDENTIFIER + "bench"), Picture(MeshConfig())
+    stream, picture = Stream(snapshot, Wording(names.IDENTIFIER + "bench")), Picture(MeshConfig())
     for request in picture.connect(NODE):
         stream.receive(request)
     while responses := stream.responses():

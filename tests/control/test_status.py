@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,8 @@ class Outcome:
     name: str = "only-web"
     uid: str = "uid-1"
     generation: int = 1
+    version: str = ""
+    conditions: Sequence[Mapping[str, object]] = ()
     problems: tuple[Problem, ...] = ()
     instead: str = ""
 
@@ -146,6 +149,53 @@ def test_the_same_is_not_written_again_nor_told_again_by_another_holder() -> Non
             await other.say(BAD)
         assert server.count("PATCH") == 1
         assert server.count("POST events") == 1
+
+    writing(test)
+
+
+def as_read(server: ApiServer, **more: Any) -> Outcome:
+    """As a source tells it, which has read the object."""
+    version = server.get(PLURAL, "shop", "only-web")["metadata"]["resourceVersion"]
+    return Outcome(version=version, conditions=conditions(server), **more)
+
+
+def test_what_was_read_when_it_was_judged_is_not_read_again() -> None:
+    async def test(server: ApiServer, writer: Writer) -> None:
+        await writer.say(as_read(server))
+        assert conditions(server)
+        assert (server.count("GET"), server.count("PATCH")) == (0, 1)
+        await writer.say(as_read(server))  # our own write comes back
+        other = Writer(server)
+        async with running(other.work()):
+            await other.say(as_read(server))
+        assert (server.count("GET"), server.count("PATCH")) == (0, 1)
+
+    writing(test)
+
+
+def test_what_is_another_than_it_was_when_it_was_judged_is_read_again() -> None:
+    async def test(server: ApiServer, writer: Writer) -> None:
+        judged = as_read(server)
+        a_policy(server, status={"conditions": [{"type": "Reconciled", "status": "True"}]})
+        await writer.say(judged)
+        assert [each["type"] for each in conditions(server)] == ["Reconciled", "Accepted"]
+        stale = as_read(server, problems=(Problem(),))
+        a_policy(server, spec=2)
+        await writer.say(stale)
+        assert conditions(server)[-1]["status"] == "True"  # of the second generation there will be another outcome
+
+    writing(test)
+
+
+def test_of_what_was_read_and_is_gone_or_another_nothing_is_said() -> None:
+    async def test(server: ApiServer, writer: Writer) -> None:
+        judged = as_read(server, problems=(Problem(),))
+        server.delete(PLURAL, "shop", "only-web")
+        await writer.say(judged)
+        server.put(PLURAL, {"metadata": {"namespace": "shop", "name": "only-web", "uid": "uid-2"}, "spec": {}})
+        await writer.say(judged)
+        assert not conditions(server)
+        assert not events(server)
 
     writing(test)
 

@@ -11,6 +11,7 @@ from ambient.xds.delta import Stream
 from ambient.xds.picture import Picture
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Changed, Snapshot
+from ambient.xds.wording import Wording
 
 NODE = pb.Node(id="test", client_features=[names.MORE])
 
@@ -26,7 +27,7 @@ class Loop:
     nacks: list[str] = field(default_factory=list)
 
     def connect(self, node: pb.Node = NODE) -> Loop:
-        self.stream = Stream(self.snapshot, names.IDENTIFIER + "test")
+        self.stream = Stream(self.snapshot, Wording(names.IDENTIFIER + "test"))
         for request in self.picture.connect(node):
             self.stream.receive(_over_the_wire(request))
         return self

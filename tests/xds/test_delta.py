@@ -13,6 +13,7 @@ from ambient.xds import delta
 from ambient.xds.delta import BadRequest, Stream
 from ambient.xds.names import ADDRESS, AUTHORIZATION, NOUN
 from ambient.xds.proto import discovery_pb2 as pb
+from ambient.xds.wording import Wording
 
 from . import wire
 from .transcripts import THING, Client, Things, lines, things
@@ -97,7 +98,7 @@ def test_nonces_are_never_repeated() -> None:
 
 
 def test_a_response_says_which_state_it_is_of_and_who_speaks() -> None:
-    stream = Stream(replace(things(a="1"), revision="r7"), "ambient/replica-1")
+    stream = Stream(replace(things(a="1"), revision="r7"), Wording("ambient/replica-1"))
     stream.receive(pb.DeltaDiscoveryRequest(type_url=THING))
     (response,) = stream.responses()
     raw = wire.decode(response.body)
@@ -107,7 +108,7 @@ def test_a_response_says_which_state_it_is_of_and_who_speaks() -> None:
 
 
 def test_the_node_is_remembered_from_the_first_request() -> None:
-    stream = Stream(things())
+    stream = Stream(things(), Wording())
     stream.receive(pb.DeltaDiscoveryRequest(type_url=THING, node=pb.Node(id="first")))
     stream.receive(pb.DeltaDiscoveryRequest(type_url=NOUN))
     assert stream.node == "first"
@@ -183,7 +184,7 @@ def test_a_piece_is_bounded_in_bytes_and_holds_at_least_one_resource(monkeypatch
     found = client.ask()
     for _ in range(3):
         found += client.ack()
-    assert [[*each.resources] for each in found] == [["a"], ["b"], ["c"], ["d"]]
+    assert [[*each.resources] for each in found] == [["d"], ["c"], ["b"], ["a"]]
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -68,6 +68,30 @@ def test_what_refused_calls_said_takes_no_room_from_later_ones() -> None:
     spoken_to(test)
 
 
+def test_a_call_goes_on_after_more_than_any_window_was_said_in_little_messages() -> None:
+    async def test(found: Channel) -> None:
+        call = found.call("/test.Test/EchoAsItComes", {})
+        message = b"x" * 10_000
+        for _ in range(2 * serving.CONNECTION_WINDOW // len(message)):
+            await call.send(message)
+            assert await call.receive() == message
+
+    spoken_to(test)
+
+
+def test_what_calls_said_in_little_messages_takes_no_room_from_later_ones() -> None:
+    async def test(found: Channel) -> None:
+        message = b"x" * 16_000
+        assert len(message) < serving.CREDIT_BYTES  # so none of them is credited before its end
+        for _ in range(2 * serving.CONNECTION_WINDOW // len(message)):
+            call = found.call("/test.Test/EchoAsItComes", {})
+            await call.send(message)
+            assert await call.receive() == message
+            call.cancel()
+
+    spoken_to(test)
+
+
 def test_an_answer_is_told_whom_it_is_for() -> None:
     async def test(found: Channel) -> None:
         assert await found.unary("/test.Test/Echo", b"1", {"name": "x"}, timeout_s=2) == b"x1"

@@ -25,14 +25,14 @@ class Raw:
     """A client that says what it wants, and takes only what it wants."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        self._reader, self.writer = reader, writer
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.http.initiate_connection()
         self._events: list[Any] = []
 
     async def say(self) -> None:
-        self._writer.write(self.http.data_to_send())
-        await self._writer.drain()
+        self.writer.write(self.http.data_to_send())
+        await self.writer.drain()
 
     def begin(self, path: str, **more: str) -> int:
         number: int = self.http.get_next_available_stream_id()
@@ -214,8 +214,8 @@ def test_who_calls_for_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> 
 def test_who_breaks_http_is_hung_up_on() -> None:
     async def test(found: Raw) -> None:
         await found.say()
-        found._writer.write(b"\0\0\4\3\0\0\0\0\0" + b"\0\0\0\0")  # a reset of stream 0
-        await found._writer.drain()
+        found.writer.write(b"\0\0\4\3\0\0\0\0\0" + b"\0\0\0\0")  # a reset of stream 0
+        await found.writer.drain()
         assert await found.hear(h2.events.ConnectionTerminated)
 
     misbehaved(test)
@@ -272,3 +272,35 @@ def test_plain_text_reaches_nobody() -> None:
         assert not server.connections
 
     served(run)
+
+
+def test_a_message_is_one_however_it_is_cut_and_padded() -> None:
+    async def test(found: Raw) -> None:
+        number = found.begin("/test.Test/EchoAsItComes")
+        message = b"\0" + (100).to_bytes(4, "big") + b"x" * 100
+        whole = found.http.data_to_send()
+        found.http.send_data(number, message[:3])
+        found.http.send_data(number, message[3:] + message[:50], pad_length=20)
+        found.http.send_data(number, message[50:])
+        found.http.send_data(number, message, pad_length=0)
+        found.http.send_data(number, message)
+        found.http.send_data(number, message, end_stream=True)
+        for byte in whole + found.http.data_to_send():
+            found.writer.write(bytes([byte]))
+        heard = b""
+        while len(heard) < 5 * len(message):
+            heard += (await found.hear(h2.events.DataReceived)).data
+        assert heard == 5 * message
+        assert await found.hear(h2.events.TrailersReceived)
+
+    misbehaved(test)
+
+
+def test_a_frame_that_is_too_long_ends_the_connection_before_it_is_whole() -> None:
+    async def test(found: Raw) -> None:
+        found.begin("/test.Test/EchoAsItComes")
+        await found.say()
+        found.writer.write(b"\xff\xff\xff\0\0\0\0\0\1")
+        assert (await found.hear(h2.events.ConnectionTerminated)).error_code == ErrorCodes.FRAME_SIZE_ERROR
+
+    misbehaved(test)

@@ -10,6 +10,7 @@ from ambient.xds import names
 from ambient.xds.delta import Stream
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.resources import Resource
+from ambient.xds.wording import Wording
 
 from . import wire
 
@@ -61,7 +62,7 @@ class Client:
     """Talks to a stream, remembers what it holds, and acknowledges only when told to."""
 
     def __init__(self, state: Any, *, pieces: bool = False) -> None:
-        self.stream = Stream(state, "ambient/test")
+        self.stream = Stream(state, Wording("ambient/test"))
         self.state = state
         self.holds: dict[str, dict[str, str]] = {}
         self.node = pb.Node(id="n", client_features=[names.MORE] if pieces else [])

@@ -7,7 +7,7 @@ kept but the noun it became.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ambient.sources import manifests
@@ -36,6 +36,13 @@ class Reading:
 
 
 GONE = Reading(None, None, None)
+
+
+def _conditions(raw: Raw) -> Sequence[Raw]:
+    """What a policy's status says. Whatever else is in its place says nothing."""
+    status = raw.get("status")
+    found = status.get("conditions") if isinstance(status, Mapping) else None
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, Sequence) else ()
 
 
 @dataclass(slots=True)
@@ -81,6 +88,8 @@ class Ledger:
                 name=metadata["name"],
                 uid=metadata.get("uid") or "",
                 generation=generation if isinstance(generation, int) else 0,
+                version=metadata.get("resourceVersion") or "",
+                conditions=_conditions(raw) if kind in manifests.POLICY_KINDS else (),
                 problems=found.problems,
             )
         return found.ref, Reading(found.object, found.stand_in, outcome)

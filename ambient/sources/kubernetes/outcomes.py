@@ -6,8 +6,9 @@ Only keeps and tells; writes nothing to the API.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ambient.sources.manifests import Ref
 from ambient.sources.reading import Problem
@@ -23,6 +24,8 @@ class Outcome:
     name: str
     uid: str
     generation: int
+    version: str = field(default="", compare=False)  # resourceVersion, of what was read
+    conditions: Sequence[Mapping[str, Any]] = ()  # of a policy's status, as they were read
     problems: tuple[Problem, ...] = ()  # none: accepted
     instead: str = ""  # with problems: what holds until they are mended
 

@@ -175,3 +175,24 @@ def test_one_batch_is_read_in_its_order() -> None:
 def test_a_list_names_no_kind_and_need_not() -> None:
     stands: Any = relist(a_ledger(kinds.POLICIES[3]), a_policy({"mtls": {"mode": "STRICT"}}))
     assert [one.mode for one in stands.values()] == [mesh.MtlsMode.STRICT]
+
+
+@pytest.mark.parametrize(
+    ("status", "conditions"),
+    [
+        ({"conditions": [{"type": "Accepted"}]}, [{"type": "Accepted"}]),
+        ({"conditions": [{"type": "Accepted"}, "7"]}, [{"type": "Accepted"}]),
+        ({"conditions": "none"}, []),
+        ({"conditions": None}, []),
+        ("none", []),
+        (None, []),
+    ],
+    ids=str,
+)
+def test_an_outcome_tells_of_which_version_it_is_and_what_its_status_said(status: Any, conditions: list[Any]) -> None:
+    ledger = a_ledger()
+    policy = a_policy(ALLOW)
+    policy["metadata"]["resourceVersion"] = "7"
+    relist(ledger, {**policy, "status": status})
+    (found,) = ledger.outcomes.all.values()
+    assert (found.version, [*found.conditions]) == ("7", conditions)
