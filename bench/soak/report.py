@@ -16,7 +16,8 @@ def trends(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, fl
 
 
 def tolerance(name: str) -> flat.Tolerance:
-    return {"memory": flat.MEMORY, "metrics": flat.SERIES}.get(name.rpartition(" ")[2], flat.COUNT)
+    by_end = {"memory": flat.MEMORY, "metrics": flat.SERIES, "engine descriptors": flat.STASHED}
+    return next((found for end, found in by_end.items() if name.endswith(end)), flat.COUNT)
 
 
 def not_flat(found: Mapping[str, flat.Trend]) -> list[str]:

@@ -50,6 +50,20 @@ def test_an_entry_that_some_pods_leave_behind_is_seen(each_pod: float, expected:
     assert flat.trend(samples).within(flat.COUNT) is expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("node1 agent memory", flat.MEMORY),
+        ("node2 engine descriptors", flat.STASHED),
+        ("node2 agent descriptors", flat.COUNT),
+        ("node1 map clients", flat.COUNT),
+        ("node1 metrics", flat.SERIES),
+    ],
+)
+def test_what_may_grow_by_how_much(name: str, expected: flat.Tolerance) -> None:
+    assert report.tolerance(name) == expected
+
+
 def test_too_few_samples_tell_nothing() -> None:
     with pytest.raises(ValueError, match="9 samples tell nothing"):
         flat.trend([(float(i), 1.0) for i in range(9)])

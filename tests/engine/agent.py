@@ -109,6 +109,8 @@ class Agent:
             message = wire.Message(abi.Type.STASH, abi.PodRef(pod=pod), fds=[sock.fileno() for sock in batch])
             try:
                 self.send(message, worker=worker)
+            except (BrokenPipeError, ConnectionResetError):  # it asked, and has left in good order meanwhile
+                return
             finally:
                 for sock in batch:
                     sock.close()
