@@ -13,7 +13,6 @@ from pathlib import Path
 from ambient.model import mesh
 from ambient.model.mesh import IPAddress
 
-Place = tuple[IPAddress, int]
 TABLES = ("tcp", "tcp6")
 LISTEN = 0x0A
 CARRYING = {0x01, 0x05, 0x08}  # ESTABLISHED, FIN_WAIT2, CLOSE_WAIT: bytes may still come one way (net/tcp_states.h)
@@ -57,13 +56,8 @@ def parse(lines: Iterable[str]) -> Iterator[Row]:
         yield Row(int(state, 16), _end(local), _end(remote))
 
 
-def in_the_clear(
-    rows: Collection[Row], own: Collection[IPAddress], direct: Iterable[tuple[Place, Place]] = ()
-) -> list[Clear]:
+def in_the_clear(rows: Collection[Row], own: Collection[IPAddress]) -> list[Clear]:
     """Those that leave the pod outside a tunnel. `own`: the pod's addresses.
-
-    `direct`: both ends of connections between pods of this node that the kernel vouches for, in either order: they
-    leave the pod, and not the node.
 
     What the mesh carries never leaves: a captured socket's other end is the mesh's, in the same namespace, with the
     same two addresses the other way round; and the mesh dials the app from the pod's own address.
@@ -72,9 +66,6 @@ def in_the_clear(
     listening = {row.local[1] for row in rows if row.state == LISTEN}
     carrying = [row for row in rows if row.state in CARRYING]
     both_ways = {(row.remote, row.local) for row in carrying}
-    for one, other in direct:
-        ends = (mesh.packed16(one[0]), one[1]), (mesh.packed16(other[0]), other[1])
-        both_ways |= {ends, ends[::-1]}
     found = []
     for row in sorted(carrying):
         remote = mesh.address(row.remote[0])

@@ -61,14 +61,6 @@ def test_what_the_mesh_carries_or_never_leaves_is_not(lines: list[str]) -> None:
     assert found(*lines) == []
 
 
-@pytest.mark.parametrize("turned", [False, True], ids=["of the client", "of the server"])
-def test_what_the_kernel_vouches_for_on_its_node_is_not_either(turned: bool) -> None:
-    ends = (address(POD), 40000), (address(WEB), 8080)
-    rows = list(established.parse([HEADER, line((POD, 40000), (WEB, 8080)), line((POD, 40001), (WEB, 8080))]))
-    left = established.in_the_clear(rows, [address(POD)], [ends[::-1] if turned else ends])
-    assert left == [Clear(40001, address(WEB), 8080, inbound=False)]
-
-
 def test_half_closed_connections_still_count() -> None:
     assert len(found(line((POD, 40000), (WEB, 8080), CLOSE_WAIT))) == 1
 
