@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -118,9 +119,10 @@ class Endings:
             if len(self._known) >= CACHED:
                 self._known.clear()
             decision = self._decisions.get(flow.number)
-            if decision is None:
+            if decision is None or not _knows(decision, flow):
                 question, seen, way = direct_endings.inherited(flow, self._world(), self._pods)
-                decision = Decision(flow.number, question, seen, way=way)
+                known = decision or Decision(flow.number, question, seen)
+                decision = replace(known, flow=seen, way=way)
             found = self._known[key] = direct_endings.flow_of(flow, outcome, decision)
         return found
 
@@ -157,3 +159,10 @@ class Endings:
     def _try_again(self, pair: tuple[str, str]) -> None:
         self.aside.discard(pair)
         self._touched([f"wl:{pair[0]}"])
+
+
+def _knows(decision: Decision, flow: direct.Flow) -> bool:
+    """An earlier agent's may be known from the engine alone, which says nothing of whom the kernel reaches."""
+    return flow.kind is not Kind.DIRECT or (
+        decision.way is not None and decision.way.direct(*flow.destination) is not None
+    )

@@ -359,6 +359,23 @@ async def test_the_next_agent_writes_the_records_that_the_dead_one_left(node: No
 
 
 @in_a_loop
+async def test_what_the_engine_says_of_a_decision_is_not_said_of_what_went_past_it(node: Node) -> None:
+    """It remembers the same decision, by its label, for what it carried itself."""
+    node.dial()
+    flow = node.connect(endpoint=NEAR)
+    node.kernel.end(flow)
+    after = Node(kernel=node.kernel, first_id=1000)
+    await after.ways.take_over()
+    known = node.proxy.decisions.get(flow.number)
+    assert known is not None
+    after.proxy.decisions.inherit(flow.number, known.question, known.flow)
+    await after.settled()
+    ((seen, _),) = after.records.direct
+    assert (known.flow.path, known.flow.reporter) == ("tunnel", "source")
+    assert (seen.path, seen.reporter, seen.destination.workload) == ("direct", "destination", "near")
+
+
+@in_a_loop
 async def test_a_connection_of_a_pod_that_nobody_knows_any_more_is_ended(node: Node) -> None:
     node.dial(NEAR)
     node.connect(NEAR)

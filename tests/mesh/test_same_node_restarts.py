@@ -84,3 +84,27 @@ def test_after_a_restart_connections_are_direct_again(mesh: Mesh) -> None:
     mesh.mark()
     assert near.ask("web", family=4).error == ""
     assert mesh.record("destination", source_pod="near")["path"] == "direct"
+
+
+def test_new_connections_go_on_while_agents_come_and_go_and_each_has_one_record(mesh: Mesh) -> None:
+    """A killed agent may have read what it had not written yet: of 64 at most."""
+    near, to = mesh.puppet("shop/near"), mesh.ip("shop/web")
+    assert near.ask(to, 8080).error == ""
+    mesh.quiet()
+    mesh.mark()
+    near.do("newcomers", name="newcomers", to=to, port=8080, pause=0.002)
+    for _ in range(2):
+        near.do("fresh", name="newcomers", times=50)
+        dead = mesh.kill_agent("node2")
+        mesh.await_agent("node2", dead)
+    near.do("fresh", name="newcomers", times=50)
+    done = near.do("finish", name="newcomers")
+    assert (done.error, done.failed) == ("", [])
+    records = lambda: mesh.records("destination")  # noqa: E731 - asked again
+    eventually("their records", lambda: len(records()) >= done.worked - 2 * 64)
+    mesh.quiet()
+    found = records()
+    assert done.worked - 2 * 64 <= len(found) <= done.worked
+    assert len({row["connection"] for row in found}) == len(found), "each once"
+    assert {row["path"] for row in found} <= {"direct", "tunnel"}
+    assert sum(row["path"] == "tunnel" for row in found) <= 2 * 2, "the first of each new agent, on each worker"
