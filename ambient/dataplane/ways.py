@@ -169,8 +169,9 @@ class Ways:
             self._kernel.destroy(doomed)
 
     async def live(self) -> list[tuple[Flow, Ending]]:
-        """Every connection past the engine that is open now."""
+        """Every connection past the engine that is open now; of the others everything is recorded."""
         flows = await self._in_order(self._kernel.flows)
+        self.ended.drain()  # the kernel tells of an end before it takes the connection from its list
         offset = direct_endings.realtime_offset()
         return [
             (self.ended.flow_of(each, Outcome.CLOSED), direct_endings.still_open(each, offset, each.started_ns))
@@ -189,7 +190,7 @@ class Ways:
     async def numbers(self) -> frozenset[int]:
         """The decisions that live connections were let through by; of the others' everything is recorded."""
         found = frozenset(each.number for each in await self._in_order(self._kernel.flows))
-        self.ended.drain()  # the kernel tells of an end before it takes the connection from its list
+        self.ended.drain()  # as above
         return found
 
     async def take_over(self) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Endpoint, Outcome
-from ambient.dataplane import ended, ways
+from ambient.capture.direct import Endpoint
+from ambient.dataplane import ways
 from ambient.model.mesh import (
     Action,
     AuthorizationPolicy,
@@ -30,18 +28,6 @@ DENY = AuthorizationPolicy(
     namespace="shop", name="no", action=Action.DENY, selector={"app": "web"}, rules=(FROM_CLIENT,)
 )
 CLOSED = Namespace(name="shop", enrolled=True, outbound=OutboundMode.REGISTRY_ONLY)
-
-
-@pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    kernel = Kernel()
-    yield kernel
-    kernel.close()
-
-
-@pytest.fixture
-def node(kernel: Kernel) -> Node:
-    return Node(kernel=kernel)
 
 
 def test_a_service_with_a_pod_here_and_one_elsewhere_is_shared_between_kernel_and_engine(node: Node) -> None:
@@ -228,83 +214,6 @@ def test_an_unchanged_decision_asks_the_kernel_nothing(node: Node) -> None:
     assert node.verdict() is not None
 
 
-def test_a_record_has_both_identities_the_rule_and_the_bytes(node: Node) -> None:
-    node.dial()
-    node.kernel.end(node.connect(endpoint=NEAR), sent=10, got=2000)
-    node.ways.ended.read()
-    ((flow, ending),) = node.records.direct
-    assert (flow.reporter, flow.path, flow.security) == ("destination", "direct", "unknown")
-    assert (flow.source.principal, flow.destination.principal) == (
-        CLIENT.principal,
-        "cluster.local/ns/shop/sa/near",
-    )
-    assert (flow.service, flow.rule) == ("web.shop.svc.cluster.local", "no policy")
-    assert (ending.source, ending.destination, ending.dialled) == ("10.1.0.1:40001", "10.96.0.1:80", "10.1.0.5:8080")
-    assert (ending.sent, ending.received, ending.reason) == (10, 2000, "closed")
-    assert (ending.duration_ns, ending.setup_ns) == (5_000_000, 1_000)
-    assert node.records.flushed == 1
-
-
-@in_a_loop
-async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch_in_turns(node: Node) -> None:
-    await node.ways.take_over()
-    running = asyncio.create_task(node.ways.run())
-    node.dial()
-    for port in range(ended.BATCH + 1):
-        node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
-    async with asyncio.timeout(5):
-        while len(node.records.direct) <= ended.BATCH:
-            await node.records.written.wait()
-            node.records.written.clear()
-    assert node.records.flushed == 2
-    node.kernel.end(node.connect(endpoint=NEAR))
-    async with asyncio.timeout(5):
-        await node.records.written.wait()
-    assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
-    running.cancel()
-
-
-@in_a_loop
-async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_others(node: Node) -> None:
-    node.dial()
-    failed = replace(node.connect(endpoint=NEAR), established_ns=None)
-    node.kernel.end(failed, Outcome.FAILED, error=errno.ECONNREFUSED)
-    node.ways.ended.read()
-    assert node.records.direct[0][1].error == errno.ECONNREFUSED
-    assert node.records.failures == ["dial"]
-    assert node.verdict() is None
-    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 0}
-
-
-@in_a_loop
-async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
-    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ended, "ASIDE_S", 0.0)
-    node.dial()
-    node.kernel.end(replace(node.connect(endpoint=NEAR), admitted=False, sealed=True), Outcome.UNADMITTED)
-    node.ways.ended.read()
-    ((flow, ending),) = node.records.direct
-    assert (flow.verdict, flow.reason, ending.reason) == ("deny", "unadmitted", "unadmitted")
-    assert "pod shop/client to pod shop/near" in caplog.text
-    assert node.verdict() is None
-    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
-    asyncio.get_running_loop().call_later(0.01, (over := asyncio.Event()).set)
-    await over.wait()
-    assert node.ways.ended.aside == set()
-    node.dial()
-    assert node.verdict() is not None, "it is tried again"
-
-
-def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) -> None:
-    node.dial()
-    flow = replace(node.connect(endpoint=NEAR), admitted=False, sealed=True)
-    node.change(a_near_pod(ready=False))
-    node.kernel.end(flow, Outcome.UNADMITTED)
-    node.ways.ended.read()
-    assert node.ways.ended.aside == set()
-
-
 @in_a_loop
 async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_world_leaves_it_to_the_next(
     node: Node,
@@ -396,6 +305,16 @@ async def test_a_decision_is_dropped_when_the_last_record_under_it_is_written(no
     assert (numbers, len(node.records.direct)) == (frozenset(), 1)
     node.proxy.decisions.drop_unused(node.proxy.decisions.out_of_force(), numbers)
     assert node.proxy.decisions.get(flow.number) is None
+    asyncio.get_running_loop().remove_reader(node.kernel.fileno())
+
+
+@in_a_loop
+async def test_what_is_not_listed_any_more_is_recorded(node: Node) -> None:
+    await node.ways.take_over()
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR))
+    assert await node.ways.live() == []
+    assert len(node.records.direct) == 1
     asyncio.get_running_loop().remove_reader(node.kernel.fileno())
 
 

@@ -1,0 +1,91 @@
+"""What the kernel's ring tells: records, and what an end says of the way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import replace
+
+import pytest
+
+from ambient.capture.direct import Outcome
+from ambient.dataplane import ended
+from tests.dataplane.direct import NEAR, VIP, Node, a_near_pod, in_a_loop
+from tests.dataplane.worlds import CLIENT, WEB_IP
+
+
+def test_a_record_has_both_identities_the_rule_and_the_bytes(node: Node) -> None:
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR), sent=10, got=2000)
+    node.ways.ended.read()
+    ((flow, ending),) = node.records.direct
+    assert (flow.reporter, flow.path, flow.security) == ("destination", "direct", "unknown")
+    assert (flow.source.principal, flow.destination.principal) == (
+        CLIENT.principal,
+        "cluster.local/ns/shop/sa/near",
+    )
+    assert (flow.service, flow.rule) == ("web.shop.svc.cluster.local", "no policy")
+    assert (ending.source, ending.destination, ending.dialled) == ("10.1.0.1:40001", "10.96.0.1:80", "10.1.0.5:8080")
+    assert (ending.sent, ending.received, ending.reason) == (10, 2000, "closed")
+    assert (ending.duration_ns, ending.setup_ns) == (5_000_000, 1_000)
+    assert node.records.flushed == 1
+
+
+@in_a_loop
+async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch_in_turns(node: Node) -> None:
+    await node.ways.take_over()
+    running = asyncio.create_task(node.ways.run())
+    node.dial()
+    for port in range(ended.BATCH + 1):
+        node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
+    async with asyncio.timeout(5):
+        while len(node.records.direct) <= ended.BATCH:
+            await node.records.written.wait()
+            node.records.written.clear()
+    assert node.records.flushed == 2
+    node.kernel.end(node.connect(endpoint=NEAR))
+    async with asyncio.timeout(5):
+        await node.records.written.wait()
+    assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
+    running.cancel()
+
+
+@in_a_loop
+async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_others(node: Node) -> None:
+    node.dial()
+    failed = replace(node.connect(endpoint=NEAR), established_ns=None)
+    node.kernel.end(failed, Outcome.FAILED, error=errno.ECONNREFUSED)
+    node.ways.ended.read()
+    assert node.records.direct[0][1].error == errno.ECONNREFUSED
+    assert node.records.failures == ["dial"]
+    assert node.verdict() is None
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 0}
+
+
+@in_a_loop
+async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ended, "ASIDE_S", 0.0)
+    node.dial()
+    node.kernel.end(replace(node.connect(endpoint=NEAR), admitted=False, sealed=True), Outcome.UNADMITTED)
+    node.ways.ended.read()
+    ((flow, ending),) = node.records.direct
+    assert (flow.verdict, flow.reason, ending.reason) == ("deny", "unadmitted", "unadmitted")
+    assert "pod shop/client to pod shop/near" in caplog.text
+    assert node.verdict() is None
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    asyncio.get_running_loop().call_later(0.01, (over := asyncio.Event()).set)
+    await over.wait()
+    assert node.ways.ended.aside == set()
+    node.dial()
+    assert node.verdict() is not None, "it is tried again"
+
+
+def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) -> None:
+    node.dial()
+    flow = replace(node.connect(endpoint=NEAR), admitted=False, sealed=True)
+    node.change(a_near_pod(ready=False))
+    node.kernel.end(flow, Outcome.UNADMITTED)
+    node.ways.ended.read()
+    assert node.ways.ended.aside == set()
