@@ -23,14 +23,13 @@ static void keep_enough(struct pod *pod) {
   pod->want = pod->least && busy > pod->least ? busy : pod->least; // 0: the agent wants none to be kept
 }
 
+// A burst is believed at once and forgotten within seconds; what is left of it is closed when nothing comes any more.
 static void learn(struct pod *pod) {
-  if (pod->taken > pod->a_tick)
-    pod->a_tick = pod->taken;
-  else
-    pod->a_tick -= (pod->a_tick - pod->taken + 7) / 8;
+  bool idle = !pod->taken;
+  pod->a_tick = pod->taken > pod->a_tick ? pod->taken : (pod->a_tick + pod->taken) / 2;
   pod->taken = 0;
   keep_enough(pod);
-  while (pod->have > pod->want * STASH_SURPLUS + AMB_FDS_MAX) close(pod->sockets[--pod->have]);
+  while (idle && pod->least && pod->have > pod->want) close(pod->sockets[--pod->have]);
 }
 
 const char *pod_introduce(struct worker *w, const struct amb_pod *told) {

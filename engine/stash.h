@@ -20,7 +20,7 @@ struct pod {
   uint32_t least;  // the agent's word for how many to keep
   uint32_t want;   // how many are kept: more where many were taken
   uint32_t taken;  // since the last tick
-  uint32_t a_tick; // taken in a busy tick; comes down slowly
+  uint32_t a_tick; // taken in a busy tick; comes down within seconds
   uint32_t have, capacity;
   uint32_t expected; // asked for by STASH_LOW and not come yet
   int *sockets;
