@@ -23,8 +23,6 @@ STOPPED_S = 5.0
 AWAY_S = 2.0  # how long there is no control plane
 BEFORE_S = 1.5  # the engines have seen the load: how many connections come is nothing new to them
 AFTERWARDS_S = 1.5  # the load goes on for so long when the mesh is whole again: what broke late is seen, too
-# Whether two pods of one node speak past the engine, so that its death is none of their business.
-SAME_NODE_IS_DIRECT = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Outcome:
         """The goals that were not reached, in words."""
         found = [f"on the wire: {what}" for what in self.readable]
         for path, tally in self.tallies.items():
-            spared = not self.event.kills_connections or (path == SAME_NODE and SAME_NODE_IS_DIRECT)
+            spared = not self.event.kills_connections or path == SAME_NODE  # which goes past the engine
             failed = tally.failed if spared else tally.failed_late
             if spared and (tally.lost or tally.broken):
                 found.append(f"{path}: {tally.lost} messages lost, {tally.broken} connections broken: {tally.errors}")

@@ -19,8 +19,8 @@ from tests.mesh.cluster import Mesh, traces
 from tests.mesh.manifests import Manifest, enrolled, mtls, node, pod
 from tests.mesh.waiting import eventually
 
-SAME_NODE = "same node"
-PATHS = {"across nodes": "shop/far", SAME_NODE: "shop/near"}  # whom the driver on node1 dials
+ACROSS, SAME_NODE = "across nodes", "same node"
+PATHS = {ACROSS: "shop/far", SAME_NODE: "shop/near"}  # whom the driver on node1 dials
 INSIDE = ["shop/driver", *PATHS.values()]
 PLANE_PORT = 15012
 MEMBERS, RATE = 200, 100  # on each path: connections that stay, and new ones a second
@@ -66,18 +66,29 @@ class Scene:
     @contextlib.contextmanager
     def load(self, *, members: int = MEMBERS, rate: int = RATE, life_ms: int = 0) -> Iterator[None]:
         """On each path; every member has spoken when the block begins, and none is there any more when it ended."""
-        for path, to in PATHS.items():
-            self.loads[path] = Load(
-                self.mesh, "shop/driver", self.mesh.ip(to), members=members, rate=rate, life_ms=life_ms
-            )
+        first = self._begin(members=1, rate=0)  # one on each path: only what comes after it may go past the engine
+        self._await(first, 1)
+        for load in first.values():
+            load.end()
+        self.loads = self._begin(members=members, rate=rate, life_ms=life_ms)
         try:
-            for load in self.loads.values():
-                everybody = lambda load=load: load.tally().open == members  # noqa: E731
-                eventually("everybody has spoken", everybody, within=20)
+            self._await(self.loads, members)
             yield
         finally:
             for load in self.loads.values():
                 load.end()
+
+    def _begin(self, *, members: int, rate: int, life_ms: int = 0) -> dict[str, Load]:
+        return {
+            path: Load(self.mesh, "shop/driver", self.mesh.ip(to), members=members, rate=rate, life_ms=life_ms)
+            for path, to in PATHS.items()
+        }
+
+    @staticmethod
+    def _await(loads: dict[str, Load], members: int) -> None:
+        for load in loads.values():
+            everybody = lambda load=load: load.tally().open == members  # noqa: E731
+            eventually("everybody has spoken", everybody, within=20)
 
     def tally(self) -> dict[str, Tally]:
         """By path, since the last one."""

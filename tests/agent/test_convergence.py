@@ -16,10 +16,14 @@ def a_convergence() -> Convergence:
     async def nothing(*_: object, **__: object) -> Any:
         return SimpleNamespace(messages=[])
 
+    async def numbers() -> set[int]:
+        return set()
+
     decisions = SimpleNamespace(out_of_force=frozenset, drop_unused=lambda *_: None)
     return Convergence(
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(decisions=decisions),  # type: ignore[arg-type]
+        SimpleNamespace(numbers=numbers),  # type: ignore[arg-type]
         SimpleNamespace(inventory=nothing),  # type: ignore[arg-type]
         SimpleNamespace(verify=None),  # type: ignore[arg-type]
         SimpleNamespace(moved=nothing, failures={}),  # type: ignore[arg-type]

@@ -24,6 +24,12 @@ def test_a_pod_that_is_not_captured_yet_costs_no_other_its_figures() -> None:
     async def inventory(**_: bool) -> Any:
         return SimpleNamespace(rows=[])
 
+    class Ways(list[Any]):
+        ended = SimpleNamespace(aside=())
+
+        async def live(self) -> list[Any]:
+            return []
+
     pods = [SimpleNamespace(cookie=each, workload=f"shop/p{each}", identity=f"id-{each}") for each in (1, 2)]
     agent: Any = SimpleNamespace(
         metrics=Metrics(),
@@ -33,6 +39,7 @@ def test_a_pod_that_is_not_captured_yet_costs_no_other_its_figures() -> None:
         enrolment=SimpleNamespace(failures={}),
         journal=SimpleNamespace(dropped=0),
         engines=SimpleNamespace(inventory=inventory),
+        ways=Ways(),
         in_order=in_order,
         not_ready=list,
     )

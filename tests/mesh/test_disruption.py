@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.disruption import events
-from bench.disruption.scene import MEMBERS, RATE, Scene, scene
+from bench.disruption.scene import MEMBERS, PATHS, RATE, SAME_NODE, Scene, scene
 from tests.mesh.cluster import Mesh
 
 pytestmark = pytest.mark.kernel
@@ -32,4 +32,6 @@ def test_what_is_lost_when(scene: Scene, event: events.Event) -> None:
     print(f"\n{event.name}: {[dataclasses.asdict(tally) for tally in outcome.tallies.values()]}")
     assert outcome.missed() == []
     if not event.kills_connections:
-        scene.mesh.await_records(sum(load.opened for load in scene.loads.values()))
+        first = len(PATHS)  # connections that came before the load
+        direct = scene.mesh.await_records(first + sum(load.opened for load in scene.loads.values()))
+        assert direct >= 0.9 * scene.loads[SAME_NODE].opened, "those of one node but the first after each decision"

@@ -100,8 +100,8 @@ def test_a_long_page_is_whole_for_a_client_that_takes_its_time(monkeypatch: pyte
     """What a slow client has not taken of it must not be cut off when the rest is in the server's hands."""
     listen = http.listen
 
-    def narrow(port: int) -> socket.socket:
-        sock = listen(port)
+    def narrow(port: int, address: str) -> socket.socket:
+        sock = listen(port, address)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that the page leaves in small parts
         return sock
 

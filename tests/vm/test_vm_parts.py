@@ -28,11 +28,11 @@ def test_where_apt_has_no_such_kernel_it_says_what_to_do() -> None:
 
 
 def test_every_line_of_the_list_has_its_reason() -> None:
-    assert selection.parse("# head\n\ntests/a.py  # because\ntests/b.py::c # also\n") == {
-        "tests/a.py": "because",
-        "tests/b.py::c": "also",
+    assert selection.parse("# head\n\nlane/a.py  # because\nlane/b.py::c # also\n") == {
+        "lane/a.py": "because",
+        "lane/b.py::c": "also",
     }
-    for bad in ("tests/a.py", "tests/a.py #", "tests/a.py # x\ntests/a.py # y"):
+    for bad in ("lane/a.py", "lane/a.py #", "lane/a.py # x\nlane/a.py # y"):
         with pytest.raises(VmError, match="line"):
             selection.parse(bad)
 
@@ -46,18 +46,18 @@ def test_the_list_names_what_there_is() -> None:
 
 
 def test_named_tests_take_the_lists_place() -> None:
-    assert selection.chosen(everything=False, tests=("tests/x.py",)) == ("tests/x.py",)
+    assert selection.chosen(everything=False, tests=("lane/x.py",)) == ("lane/x.py",)
     assert selection.chosen(everything=True, tests=()) == selection.EVERYTHING
     with pytest.raises(VmError, match="either"):
-        selection.chosen(everything=True, tests=("tests/x.py",))
+        selection.chosen(everything=True, tests=("lane/x.py",))
 
 
 def test_a_file_is_one_machines(tmp_path: Path) -> None:
     one, other = share.Share(tmp_path), share.Share(tmp_path)
-    assert one.is_ours("tests/a.py")
-    assert not other.is_ours("tests/a.py")
-    assert other.is_ours("tests/b/a.py")
-    assert (one.is_ours("tests/a.py"), other.is_ours("tests/a.py")) == (True, False), "and stays so"
+    assert one.is_ours("lane/a.py")
+    assert not other.is_ours("lane/a.py")
+    assert other.is_ours("lane/b/a.py")
+    assert (one.is_ours("lane/a.py"), other.is_ours("lane/a.py")) == (True, False), "and stays so"
 
 
 def test_two_machines_run_everything_once(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_failure_is_told_at_once_and_when_the_time_is_up_no_test_is_begun(tmp_
 
 
 def test_reports_are_added_up_and_a_skipped_test_is_no_passed_one() -> None:
-    one = '<testsuites><testsuite><testcase classname="tests.a" name="x" time="1.5"/></testsuite></testsuites>'
-    two = '<testsuite><testcase classname="tests.b" name="y"><failure/></testcase>'
-    two += '<testcase classname="tests.b" name="z"><skipped/></testcase></testsuite>'
+    one = '<testsuites><testsuite><testcase classname="lane.a" name="x" time="1.5"/></testsuite></testsuites>'
+    two = '<testsuite><testcase classname="lane.b" name="y"><failure/></testcase>'
+    two += '<testcase classname="lane.b" name="z"><skipped/></testcase></testsuite>'
     found = results.merged([one, two])
-    assert found.passed == {"tests/a.py::x": 1.5}
-    assert set(found.failed) == {"tests/b.py::y", "tests/b.py::z"}
+    assert found.passed == {"lane/a.py::x": 1.5}
+    assert set(found.failed) == {"lane/b.py::y", "lane/b.py::z"}
     assert found.ran == 3
 
 
