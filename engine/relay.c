@@ -213,7 +213,9 @@ void relay_stream_closed(struct leg *leg, uint32_t http2_error) {
   // TCP.
   leg->shut = true;
   end_if_done(c);
-  if (c->phase == CONN_OPEN) relay_from(leg_other(leg));
+  // Whether it goes on is found out by reading it, but later: nghttp2 is in the midst of the worker's batch, which that
+  // would overwrite.
+  if (c->phase == CONN_OPEN) loop_soon(&c->worker->loop, &c->again);
 }
 
 void relay_close_leg(struct leg *leg, bool clean, uint32_t http2_error) {

@@ -127,12 +127,14 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 
 static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags,
                        nghttp2_data_source *source, void *user) {
+  struct tunnel *t = user;
   struct leg *leg = leg_of(session, id);
-  (void)source;
+  (void)source, (void)to;
   if (!leg) return NGHTTP2_ERR_DEFERRED; // it was reset; the RST_STREAM is on its way
-  ptrdiff_t n = relay_fill(leg_other(leg), to, room);
+  ptrdiff_t n = relay_fill(leg_other(leg), t->worker->collect_at + FRAME_HEAD, room);
   if (n > 0) {
-    count_moved(user, leg, (size_t)n);
+    count_moved(t, leg, (size_t)n);
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY; // on_send follows at once
     return n;
   }
   if (n == 0) {
@@ -141,6 +143,16 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t
   }
   if (n == RELAY_LATER) leg->deferred = true;
   return NGHTTP2_ERR_DEFERRED;
+}
+
+// The bytes that on_read left where they belong get their head.
+static int on_send(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t n,
+                   nghttp2_data_source *source, void *user) {
+  struct worker *w = ((struct tunnel *)user)->worker;
+  (void)session, (void)frame, (void)source;
+  memcpy(w->collect_at, head, FRAME_HEAD);
+  w->collect_at += FRAME_HEAD + n;
+  return NGHTTP2_ERR_PAUSE; // one frame at a time: stream_collect sees whether there is room for another
 }
 
 static ssize_t frame_size(nghttp2_session *session, uint8_t type, int32_t id, int32_t tunnel_window,
@@ -152,16 +164,17 @@ static ssize_t frame_size(nghttp2_session *session, uint8_t type, int32_t id, in
 }
 
 ssize_t stream_collect(struct tunnel *t, uint8_t *to, size_t room) {
-  size_t used = 0;
-  while (used + FRAME_MAX + FRAME_HEAD <= room) {
-    const uint8_t *frame;
+  struct worker *w = t->worker;
+  w->collect_at = to;
+  while (w->collect_at + FRAME_MAX + FRAME_HEAD <= to + room) {
+    const uint8_t *frame, *before = w->collect_at;
     ssize_t n = nghttp2_session_mem_send(t->http2, &frame);
     if (n < 0) return n;
-    if (n == 0) break;
-    memcpy(to + used, frame, (size_t)n); // at most FRAME_MAX + FRAME_HEAD: our headers and control frames are small
-    used += (size_t)n;
+    if (n == 0 && w->collect_at == before) break;
+    if (n > 0) memcpy(w->collect_at, frame, (size_t)n); // at most FRAME_MAX + FRAME_HEAD: it carries no bytes of an app
+    w->collect_at += n;
   }
-  return (ssize_t)used;
+  return w->collect_at - to;
 }
 
 // ---- streams
@@ -300,6 +313,7 @@ bool stream_kit_open(struct worker *w) {
   nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
   nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_sent);
   nghttp2_session_callbacks_set_data_source_read_length_callback(c, frame_size);
+  nghttp2_session_callbacks_set_send_data_callback(c, on_send);
   nghttp2_option_set_no_auto_window_update(w->option, 1);
   nghttp2_option_set_no_closed_streams(w->option, 1); // kept for priorities, which we do not use
   nghttp2_option_set_stream_reset_rate_limit(w->option, RESETS_BURST, RESETS_PER_S);

@@ -51,6 +51,7 @@ struct worker {
   uint64_t last_conn;
   uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
+  uint8_t *collect_at;  // where stream_collect puts the next frame
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };
 

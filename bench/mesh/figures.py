@@ -69,7 +69,7 @@ def _row(results: Results, load: Load, what: str, title: str) -> Row:
 
 
 def errors(results: Results) -> list[str]:
-    """What failed (and was run again, where it could be), and what load generators counted: a line for each."""
+    """A line for what failed (and was run again, where it could be) and for what generators counted as failed."""
     lines = [f"failed: {' '.join(text.split())}" for text in results["failures"]]
     for mode, loads in results["rounds"].items():
         for name, rounds in loads.items():
