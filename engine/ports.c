@@ -33,11 +33,14 @@ static int learn(struct ports *ports, int fd, int family, struct amb_addr *own) 
 }
 
 // The kernel looks for a free port by trying every other one of half its range, which takes milliseconds once some
-// thousands are in use. One after the other is free at once, nearly always: what was used longest ago comes next.
+// thousands are in use. One after the other is free at once, nearly always: what was used longest ago comes next. Those
+// that are not come in rows (so many connections, opened at once; or ended, and in TIME_WAIT), so we go on elsewhere.
 int ports_bind(struct ports *ports, int fd, int family, struct amb_addr *own) {
-  for (int i = 0; i < PORTS_TRIED && ports->high - ports->low >= PORTS_KNOWN; i++) {
-    if (ports->next < ports->low || ports->next > ports->high) ports->next = ports->low;
-    own->port = ports->next++;
+  uint32_t count = ports->high - ports->low + 1u, jump = count / 8 * 5; // about the golden section: soon everywhere
+  for (int i = 0; i < PORTS_TRIED && count > PORTS_KNOWN; i++) {
+    uint32_t at = ports->next >= ports->low ? (uint32_t)ports->next - ports->low + (i ? jump : 0) : 0;
+    own->port = (uint16_t)(ports->low + at % count);
+    ports->next = own->port < UINT16_MAX ? own->port + 1 : 0;
     int error = bind_to(fd, family, own); // without SO_REUSEADDR, which would let two living connections have the port
     if (!error) allow_others(fd);
     if (error != EADDRINUSE) return error;

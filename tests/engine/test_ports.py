@@ -16,6 +16,7 @@ from . import apps, bpfmap, harness, verdicts
 pytestmark = pytest.mark.kernel
 
 MANY = 7_400  # the kernel tries half of its range first, and every other port of that
+AGAIN = 12_000
 HOST = "127.0.7.7"  # nobody else's ports are in the way
 
 
@@ -56,6 +57,35 @@ def test_the_thousandth_connection_to_an_app_costs_no_more_than_the_first(
         ports += dial(*door, opened, 500)
         late = far.engine.cpu_seconds() - began
         assert len(set(ports)) == len(ports), "two living connections had one port"
+        assert late < 3 * early + 0.05, f"500 connections cost {early:.2f} s of CPU at first, {late:.2f} s in the end"
+
+
+def test_connections_that_have_just_ended_do_not_make_the_next_dearer(
+    far: harness.Node, door: tuple[apps.Address, socket.socket]
+) -> None:
+    """Where the client closes first, the engine's port is taken for another minute: TIME_WAIT."""
+    with contextlib.ExitStack() as opened:
+        dial(*door, opened, 100)
+        began = far.engine.cpu_seconds()
+        dial(*door, opened, 500)
+        early = far.engine.cpu_seconds() - began
+        clients, servers = [], []
+        for _ in range(MANY - 1100):
+            clients.append(apps.connect(door[0]))
+            servers.append(door[1].accept()[0])
+        for client, server in zip(clients, servers, strict=True):
+            client.close()
+            assert server.recv(1) == b""
+            server.close()
+        far.agent.await_ended(len(clients))
+        began = far.engine.cpu_seconds()
+        for _ in range(AGAIN):  # so many that their ports come round to those
+            client = apps.connect(door[0])
+            server, _ = door[1].accept()
+            server.close()
+            assert client.recv(1) == b""
+            client.close()
+        late = (far.engine.cpu_seconds() - began) / AGAIN * 500
         assert late < 3 * early + 0.05, f"500 connections cost {early:.2f} s of CPU at first, {late:.2f} s in the end"
 
 
