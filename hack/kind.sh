@@ -27,6 +27,7 @@ image=$(hack/image/reference.sh)
 docker build -q -t "$image" .
 kind load docker-image --name $cluster "$image"
 kubectl apply --server-side -f daemonset.yaml
-kubectl -n ambient-system rollout restart deployment/ambient-control daemonset/ambient-agent # of an older image, perhaps
+# of an older image, perhaps
+kubectl -n ambient-system rollout restart deployment/ambient-control daemonset/ambient-engine daemonset/ambient-agent
 hack/smoke.sh
 echo "The cluster is there: kubectl --context kind-$cluster get pods -A; remove it with: hack/kind.sh down"

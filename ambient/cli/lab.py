@@ -231,7 +231,7 @@ def run(options: str) -> None:
 @click.option("-f", "--file", default="examples/shop.yaml", type=click.Path(exists=True, path_type=Path), hidden=True)
 @click.option("--lab", type=names.LAB, default="demo", show_default=True, help="The lab it makes and removes.")
 def demo(file: Path, lab: str) -> None:
-    """Show what the mesh does: six claims, each with its proof. Exit code 0 only if every one held."""
+    """Show what the mesh does: seven claims, each with its proof. Exit code 0 only if every one held."""
     from ambient.lab import demo as show
 
     with _interruptible():

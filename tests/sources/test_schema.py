@@ -189,3 +189,9 @@ def test_the_api_server_takes_every_policy_of_the_examples(file: Any) -> None:
     for body in yaml.safe_load_all(file.read_text()):
         if body and body["apiVersion"] == "ambient.dev/v1alpha1":
             assert list(openapi.refusals(SCHEMAS[body["kind"]], body["spec"])) == []
+
+
+@pytest.mark.parametrize("block", ["1.2.3", "01.2.3.4", "256.0.0.1", "10.0.0.0/33", "10.0.0.0/08", "::/129", "x", ""])
+def test_a_mistyped_block_is_refused_before_it_denies_everything(block: str) -> None:
+    spec = {"rules": [{"from": [{"source": {"ipBlocks": [block]}}]}]}
+    assert list(openapi.refusals(SCHEMAS["AuthorizationPolicy"], spec))
