@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
+from ambient.cli import kubectl
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure
 from ambient.identity import profile, roots
@@ -56,7 +57,9 @@ class _InCluster:
         from ambient.control.authority import ClusterAuthority
 
         async def main() -> T:
-            async with contextlib.aclosing(api.connect()) as kubernetes:
+            with kubectl.kubeconfig() as chosen:
+                connected = api.connect(chosen)
+            async with contextlib.aclosing(connected) as kubernetes:
                 return await work(ClusterAuthority(kubernetes, self._namespace, self._trust_domain))
 
         try:

@@ -5,13 +5,15 @@ Agents listen to root of their node only, so somebody has to ask from within: `a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ambient.cli.errors import Lacking, Nobody
@@ -87,6 +89,28 @@ def _run(arguments: Sequence[str], asked: bytes, deadline_s: float) -> subproces
         ) from None
 
 
+@contextlib.contextmanager
+def kubeconfig() -> Iterator[Path | None]:
+    """A kubeconfig of the cluster that $AMBIENT_KUBECTL talks to, in memory; None where that is not set."""
+    if not os.environ.get(ENV):
+        yield None
+        return
+    view = ["config", "view", "--raw", "--minify", "--flatten", "--output", "json"]
+    try:
+        done = _run(view, b"", SLACK_S)
+    except subprocess.TimeoutExpired:
+        raise Nobody(f"`{shlex.join([*_command(), *view])}` did not answer within {SLACK_S:g} s") from None
+    if done.returncode:
+        raise Nobody(f"`{shlex.join([*_command(), *view])}` failed: {done.stderr.decode(errors='replace').strip()}")
+    with os.fdopen(os.memfd_create("kubeconfig", os.MFD_CLOEXEC), "wb") as file:
+        file.write(done.stdout)
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
 @functools.cache
 def _command() -> list[str]:
-    return shlex.split(os.environ.get(ENV, "")) or ["kubectl"]
+    try:
+        return shlex.split(os.environ.get(ENV, "")) or ["kubectl"]
+    except ValueError as error:
+        raise Lacking(f"${ENV} is no command line: {error}") from None

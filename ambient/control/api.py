@@ -10,6 +10,7 @@ import enum
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx2
@@ -160,9 +161,12 @@ def _translated(what: str) -> Iterator[None]:
         raise ApiError(f"cannot {what}: {type(error).__name__}: {error}") from error
 
 
-def connect() -> LightkubeApi:
-    """By this pod's ServiceAccount, else $KUBECONFIG or ~/.kube/config. Connects to nothing yet. Raises ApiError."""
+def connect(kubeconfig: Path | None = None) -> LightkubeApi:
+    """By the kubeconfig, else this pod's ServiceAccount, $KUBECONFIG or ~/.kube/config. Connects to nothing yet.
+
+    Raises ApiError.
+    """
     try:
-        return LightkubeApi(kubernetes.connect())
+        return LightkubeApi(kubernetes.connect(kubeconfig))
     except kubernetes.NoCluster as error:
         raise ApiError(str(error)) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ambient.cli import main
+from ambient.cli import kubectl, main
 from ambient.control import api
 from ambient.control.authority import ClusterAuthority
 from ambient.identity import roots
@@ -30,7 +30,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         where = ["--ca-dir", str(tmp_path / "ca")]
     else:
         server = ApiServer()
-        monkeypatch.setattr(api, "connect", server.api)
+        monkeypatch.setattr(api, "connect", lambda *_: server.api())
         asyncio.run(ClusterAuthority(server.api(), "ambient-system", "cluster.local").found())
         where = ["--cluster"]
     return lambda *arguments: CliRunner().invoke(main, ["ca", *where, *arguments])
@@ -101,7 +101,7 @@ def test_where_the_ca_is_must_be_said_once(where: list[str]) -> None:
 
 def test_a_cluster_without_a_ca_gets_none_from_whoever_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     server = ApiServer()
-    monkeypatch.setattr(api, "connect", server.api)
+    monkeypatch.setattr(api, "connect", lambda *_: server.api())
     for command in ("status", "rotate"):
         result = CliRunner().invoke(main, ["ca", "--cluster", command])
         assert result.exit_code == 1
@@ -109,10 +109,39 @@ def test_a_cluster_without_a_ca_gets_none_from_whoever_looks(monkeypatch: pytest
     assert not server.objects
 
 
+def test_the_cluster_is_the_one_that_the_named_kubectl_talks_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the current context of a kubeconfig: another cluster's root would be replaced."""
+    other = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "other",
+        "contexts": [{"name": "other", "context": {"cluster": "other", "user": "me"}}],
+        "clusters": [{"name": "other", "cluster": {"server": "https://127.0.0.1:9"}}],
+        "users": [{"name": "me", "user": {"token": "x"}}],
+    }
+    fake = tmp_path / "kubectl"
+    fake.write_text(
+        "#!/bin/sh\n[ \"$*\" = '--context other config view --raw --minify --flatten --output json' ] || exit 1\n"
+    )
+    with fake.open("a") as file:
+        file.write(f"cat <<'END'\n{json.dumps(other)}\nEND\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("AMBIENT_KUBECTL", f"{fake} --context other")
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    kubectl._command.cache_clear()
+    result = CliRunner().invoke(main, ["ca", "--cluster", "status"])
+    kubectl._command.cache_clear()
+    assert result.exit_code == 1
+    assert "ConnectError" in result.output
+    assert "127.0.0.1:9" in result.output or "Connection refused" in result.output
+
+
 def test_a_cluster_that_cannot_be_reached_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     server = ApiServer()
     server.offline = True
-    monkeypatch.setattr(api, "connect", server.api)
+    monkeypatch.setattr(api, "connect", lambda *_: server.api())
     result = CliRunner().invoke(main, ["ca", "--cluster", "status"])
     assert result.exit_code == 1
     assert "cannot get Secret ambient-system/ambient-ca: ConnectError" in result.output
