@@ -6,6 +6,7 @@ An endpoint that did not answer is told; a pair of pods of which a connection wa
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -136,7 +137,7 @@ class Endings:
             self._set_aside(decision, ip, port)
         elif ended.flow.established_ns:
             self._answered(decision, ip, port, True)
-        elif ended.outcome is Outcome.FAILED and ended.error:
+        elif ended.outcome is Outcome.FAILED and ended.error and not _deaf(ended):
             self._answered(decision, ip, port, False)
 
     def _set_aside(self, decision: Decision, ip: IPAddress, port: int) -> None:
@@ -159,6 +160,14 @@ class Endings:
     def _try_again(self, pair: tuple[str, str]) -> None:
         self.aside.discard(pair)
         self._touched([f"wl:{pair[0]}"])
+
+
+def _deaf(ended: direct.Ended) -> bool:
+    """The server's socket lookup had it, and the client heard nothing: as any client may see to (SO_ATTACH_FILTER).
+
+    By that no pod sets an endpoint aside for the others of its node.
+    """
+    return ended.flow.admitted and ended.error != errno.ECONNREFUSED
 
 
 def _knows(decision: Decision, flow: direct.Flow) -> bool:

@@ -63,6 +63,15 @@ async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_othe
 
 
 @in_a_loop
+async def test_a_client_that_does_not_hear_its_server_sets_nobody_aside(node: Node) -> None:
+    node.dial()
+    node.kernel.end(replace(node.connect(endpoint=NEAR), established_ns=None), Outcome.FAILED, error=errno.ETIMEDOUT)
+    node.ways.ended.read()
+    assert node.records.failures == []
+    assert node.verdict() is not None
+
+
+@in_a_loop
 async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
     node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,7 +41,6 @@ def test_a_client_that_drops_the_answer(pair4: Pair) -> None:
     server = pair4.serve()
     assert pair4.client.run(deaf, *pair4.spelled(pair4.vip)) == "TimeoutError"
     (record,) = pair4.ended()
-    print(record)
     assert (record.outcome, record.error) == (direct.Outcome.FAILED, errno.ETIMEDOUT)
     assert record.flow.admitted, "the server was there"
     server.finish()
