@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Endpoint
+from ambient.capture.direct import Endpoint, Place
 from ambient.dataplane import ways
 from ambient.model.mesh import (
     Action,
@@ -350,3 +350,15 @@ async def test_what_only_stands_in_the_way_of_new_ones_hides_no_denial(node: Nod
     await node.settled()
     assert node.kernel.live == []
     assert node.records.direct[0][0].reason in ("denied_by_policy", "source_mismatch", "unknown_source")
+
+
+@pytest.mark.parametrize("place", [NEAR, VIP], ids=["a pod", "a Service with another pod"])
+@in_a_loop
+async def test_who_requires_mutual_tls_keeps_no_connection_to_who_leaves_the_mesh(kernel: Kernel, place: Place) -> None:
+    node = Node(Namespace(name="shop", enrolled=True, require_mtls=True), kernel=kernel)
+    node.dial(place)
+    node.connect(place, endpoint=NEAR)
+    node.change(a_near_pod(enrolled=False))
+    await node.settled()
+    assert node.kernel.live == []
+    assert node.records.direct[0][0].reason == "mtls_required"

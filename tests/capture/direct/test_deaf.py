@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
@@ -20,8 +21,6 @@ SO_ATTACH_FILTER, TCP_USER_TIMEOUT = 26, 18
 
 def deaf(channel: socket.socket, to: str, port: int) -> str:
     """Connect, with a filter that drops every answer: no privilege is needed."""
-    import ctypes
-
     del channel
     nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(nothing))

@@ -1,4 +1,4 @@
-"""What was left alone by a verdict that stands no more: nothing an application does keeps it from being found and ended."""
+"""What was left alone by a verdict that stands no more: nothing that an application does keeps it from being ended."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def late(channel: socket.socket, to: str, port: int) -> str:
             return type(error).__name__
 
 
-def test_one_that_connects_by_a_verdict_and_sends_after_it_is_the_engines(
-    pair: Pair, outside: direct.Place
-) -> None:
+def test_one_that_connects_by_a_verdict_and_sends_after_it_is_the_engines(pair: Pair, outside: direct.Place) -> None:
     """TCP_FASTOPEN_CONNECT puts off the SYN for as long as the application likes."""
     app = pair.client.start(late, *pair.spelled(outside))
     assert app.receive() == "connected"
