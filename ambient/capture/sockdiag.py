@@ -38,7 +38,7 @@ def destroy(connections: Iterable[tuple[End, End]]) -> set[tuple[End, End]]:
 
 
 def usable() -> bool:
-    """Whether this kernel ends connections for us: without tcp_diag, or its way to destroy, it says that none is there."""
+    """Whether this kernel ends connections for us: without tcp_diag it says that none is there."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         local, remote = client.getsockname(), client.getpeername()
         here = ipaddress.ip_address(local[0])
