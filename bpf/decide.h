@@ -156,6 +156,7 @@ struct amb_setsockopt_facts {
   __u32 option;                /* one that reroutes */
   __u32 protocol, state, mark; /* the socket's */
   __u8 enrolled;               /* its network namespace, by whichever entry is left */
+  __u8 watched;                /* connect went by a verdict: it may have to be found and ended */
 };
 
 /* Routing obeys a device before it obeys the mark, and without the mark it knows nothing of us. Everything else that an
@@ -174,6 +175,8 @@ AMB_INLINE int amb_mark_is_ours(__u32 mark) {
 AMB_INLINE int amb_is_captured(const struct amb_setsockopt_facts *facts) {
   if (!facts->enrolled || facts->state == BPF_TCP_CLOSE || facts->state == BPF_TCP_LISTEN) return 0;
   if (facts->protocol == IPPROTO_MPTCP) return 1;
+  /* What was left alone is in the clear on any device. But bound to one it is found only by who guesses which. */
+  if (facts->watched && facts->option != SO_MARK) return 1;
   return facts->protocol == IPPROTO_TCP && amb_mark_is_ours(facts->mark);
 }
 

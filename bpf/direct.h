@@ -41,18 +41,18 @@ AMB_INLINE void amb_forget_socket(struct bpf_sock_addr *ctx) {
 }
 
 /* A refusal may fill half of what a live connection's record must not need, so that a pod that is refused all the time
- * takes the direct path from nobody. */
-AMB_INLINE enum amb_reason amb_tell_refusal(__u64 client, __u64 number, const struct amb_to *to) {
+ * takes the direct path from nobody. False: no room. */
+AMB_INLINE int amb_tell_refusal(__u64 client, __u64 number, const struct amb_to *to) {
   struct amb_ended *record = 0;
   if (bpf_ringbuf_query(&ended, BPF_RB_AVAIL_DATA) <= AMB_RING_BACKLOG / 2)
     record = bpf_ringbuf_reserve(&ended, sizeof(*record), 0);
-  if (!record) return AMB_CONNECT_UNTOLD;
+  if (!record) return 0;
   __u64 now = bpf_ktime_get_ns();
   *record = (struct amb_ended){
       .client = client, .number = number, .started = now, .ended = now, .kind = AMB_KIND_REFUSE, .dialled = to->ip};
   record->dialled_port = to->port;
   bpf_ringbuf_submit(record, 0);
-  return AMB_CONNECT_DENIED;
+  return 1;
 }
 
 /* What becomes of a connection that would be marked. AMB_GO_DIRECT: to `to`, which is the endpoint now. */
@@ -99,8 +99,10 @@ AMB_INLINE struct amb_decision amb_past_engine(struct bpf_sock_addr *ctx, __u64 
   struct amb_decision decision = amb_decide_direct(&facts);
   if (decision.verdict == AMB_REFUSE) {
     amb_forget_socket(ctx);
-    // All programs of a hook run: what the first refused its spare does not tell again.
-    if (place == FIRST || !bpf_get_retval()) decision.reason = amb_tell_refusal(cookie, socket.number, to);
+    // All programs of a hook run: what the first refused its spare does not tell again. Where it cannot be told the
+    // engine refuses, with a record, and no faster than those are read.
+    if ((place == FIRST || !bpf_get_retval()) && !amb_tell_refusal(cookie, socket.number, to))
+      return (struct amb_decision){AMB_MARK_IT, AMB_CONNECT_NO_ROOM};
     return decision;
   }
   if (decision.verdict == AMB_MARK_IT) { // by this verdict, so that the spare does not choose once more

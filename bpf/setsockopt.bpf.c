@@ -33,6 +33,7 @@ AMB_INLINE int on_setsockopt(struct bpf_sockopt *ctx, enum place place) {
       .mark = sk->mark,
       .enrolled =
           amb_present(bpf_map_lookup_elem(&pods, &cookie)) || amb_present(bpf_map_lookup_elem(&enrolled, &cookie)),
+      .watched = amb_present(bpf_sk_storage_get(&sockets, sk, 0, 0)),
   };
   struct amb_decision decision = amb_decide_setsockopt(&facts);
   if (place == FIRST) amb_count(decision.reason);

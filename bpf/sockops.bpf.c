@@ -77,6 +77,14 @@ AMB_INLINE int is_strange(const struct amb_socket *socket) {
   return !client || !amb_pod_owns(client, &socket->flow.source);
 }
 
+// Connect may be long ago (TCP_FASTOPEN_CONNECT). Asked when the flow is in the map: who takes a verdict back and then
+// lists flows finds this one, or we find the verdict gone.
+AMB_INLINE int still_stands(const struct amb_socket *socket) {
+  struct amb_verdict_key dialled = {socket->client, socket->dialled, socket->dialled_port, 0};
+  const struct amb_verdict *verdict = bpf_map_lookup_elem(&verdicts, &dialled);
+  return verdict && verdict->number == socket->number;
+}
+
 AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   struct amb_socket *socket = ours(sk);
   if (!socket || socket->started) return;
@@ -100,7 +108,8 @@ AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   };
   struct amb_flow_key key = socket->flow;
   if (bpf_map_update_elem(&flows, &key, &flow, BPF_NOEXIST)) return divert(ctx, sk, socket);
-  if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG)) {
+  if (!still_stands(socket) ||
+      bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG)) {
     bpf_map_delete_elem(&flows, &key);
     divert(ctx, sk, socket);
   }

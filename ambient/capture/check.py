@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ambient.capture import abi, cgroups, libbpf, netns, pins, routing, sockets
+from ambient.capture import abi, cgroups, libbpf, netns, pins, routing, sockdiag, sockets
 from ambient.capture.errors import CaptureError
 
 KERNEL = (6, 1)  # the oldest that is tested (`make test-vm`); what each version brought is in docs/install.md
@@ -46,6 +46,7 @@ def findings(cgroup: Path | None = None, bpffs: Path = Path("/sys/fs/bpf")) -> l
         _tried("netns cookie", "SO_NETNS_COOKIE", _try_cookie),
         _tried("transparent sockets", "IP_TRANSPARENT", _try_listeners),
         _tried("policy routing", "routing rules", lambda: f"{len(routing.foreign_rules())} of others on our mark"),
+        _tried("sock_diag", "CONFIG_INET_DIAG_DESTROY", _try_ending),
         unprivileged(Path("/proc/sys/kernel/unprivileged_bpf_disabled")),
         connect_hooks(cgroup),
         rules(cgroup),
@@ -140,6 +141,12 @@ def _try_cookie() -> str:
     where = netns.open("/proc/self/ns/net")
     where.close()
     return f"this namespace's is {where.cookie}"
+
+
+def _try_ending() -> str:
+    if not sockdiag.usable():
+        raise CaptureError("a connection that was to end goes on: tcp_diag is missing, or cannot destroy")
+    return "ends connections"
 
 
 def _try_listeners() -> str:

@@ -8,6 +8,7 @@ net/ipv4/inet_diag.c.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
@@ -34,6 +35,14 @@ def destroy(connections: Iterable[tuple[End, End]]) -> set[tuple[End, End]]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
         kernel.bind((0, 0))
         return {(local, remote) for local, remote in connections if _destroy(kernel, local, remote)}
+
+
+def usable() -> bool:
+    """Whether this kernel ends connections for us: without tcp_diag it says that none is there."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        local, remote = client.getsockname(), client.getpeername()
+        here = ipaddress.ip_address(local[0])
+        return bool(destroy([((here, local[1]), (here, remote[1]))]))
 
 
 def _destroy(kernel: socket.socket, local: End, remote: End) -> bool:

@@ -6,6 +6,7 @@ An endpoint that did not answer is told; a pair of pods of which a connection wa
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,6 +30,12 @@ GATHER_S = 0.005  # how long a record may wait for others
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 OVER = 4096  # ended connections whose ends are remembered
 CACHED = 4096  # flows of records, one for each pair of decision and endpoint
+LOST_NS = 1_000_000_000  # after which a SYN that is not answered is sent again
+_ANSWERED_BY_ANOTHER = (
+    "was answered past the server's socket lookup, and sealed: does something on this node rewrite addresses between "
+    "its pods?"
+)
+_LOST = "did not arrive: does a NetworkPolicy let only port 15008 through?"
 log = logging.getLogger(__name__)
 
 
@@ -133,13 +140,15 @@ class Endings:
             return
         ip, port = ended.flow.destination
         if ended.outcome is Outcome.UNADMITTED:
-            self._set_aside(decision, ip, port)
+            self._set_aside(decision, ip, port, _ANSWERED_BY_ANOTHER)
+        elif _lost(ended):
+            self._set_aside(decision, ip, port, _LOST)
         elif ended.flow.established_ns:
             self._answered(decision, ip, port, True)
-        elif ended.outcome is Outcome.FAILED and ended.error:
+        elif ended.outcome is Outcome.FAILED and ended.error and not _deaf(ended):
             self._answered(decision, ip, port, False)
 
-    def _set_aside(self, decision: Decision, ip: IPAddress, port: int) -> None:
+    def _set_aside(self, decision: Decision, ip: IPAddress, port: int, what: str) -> None:
         """Unless it was only slower than a change: the server's lookup asks whether the verdict still stands."""
         hop = decision.way.direct(ip, port) if decision.way is not None else None
         if hop is None or not self._stands(decision.id) or not isinstance(decision.question, Outbound):
@@ -148,9 +157,8 @@ class Endings:
         if pair in self.aside:
             return
         log.warning(
-            "a connection of pod %s to pod %s (%s port %d) was answered past the server's socket lookup, and sealed: "
-            "does something on this node rewrite addresses between its pods? The two go through the engine for %d s",
-            *(*pair, ip, port, ASIDE_S),
+            "a connection of pod %s to pod %s (%s port %d) %s The two go through the engine for %d s",
+            *(*pair, ip, port, what, ASIDE_S),
         )
         self.aside.add(pair)
         self._touched([f"wl:{pair[0]}"])
@@ -159,6 +167,20 @@ class Endings:
     def _try_again(self, pair: tuple[str, str]) -> None:
         self.aside.discard(pair)
         self._touched([f"wl:{pair[0]}"])
+
+
+def _lost(ended: direct.Ended) -> bool:
+    """It had time for a second SYN, and none of them came to the server's socket lookup."""
+    tried = ended.error != 0 or ended.ended_ns - ended.flow.started_ns >= LOST_NS
+    return ended.outcome is Outcome.FAILED and not ended.flow.admitted and tried
+
+
+def _deaf(ended: direct.Ended) -> bool:
+    """The server's socket lookup had it, and the client heard nothing: as any client may see to (SO_ATTACH_FILTER).
+
+    By that no pod sets an endpoint aside for the others of its node.
+    """
+    return ended.flow.admitted and ended.error != errno.ECONNREFUSED
 
 
 def _knows(decision: Decision, flow: direct.Flow) -> bool:

@@ -10,7 +10,7 @@ from ambient.capture.abi import Kind
 from ambient.dataplane import abi, headers, inbound, parties
 from ambient.dataplane.pods import context_id, tunnel_id
 from ambient.dataplane.questions import Hop, Outbound, Outcome, Target, Way
-from ambient.model import route, samenode
+from ambient.model import egress, route, samenode
 from ambient.model.mesh import Identity, IPAddress, Service, Workload
 from ambient.model.world import World
 from ambient.observe.records import Flow, Party
@@ -85,7 +85,14 @@ def recheck(question: Outbound, hop: Hop, world: World) -> samenode.Direct | sam
             )
     assert client is not None
     assert server is not None
-    return samenode.between(world, client, server, hop.ip, hop.port)
+    found = samenode.between(world, client, server, hop.ip, hop.port)
+    if isinstance(found, samenode.Direct) or server.tunnelled:
+        return found
+    found = replace(found, deps=found.deps | egress.deps(world, client))  # new ones there would be in the clear
+    if said_by := egress.requires_mtls(world, client):
+        why = f"{found.why}, and {said_by} requires mutual TLS"
+        return replace(found, reason="mtls_required", why=why, rule=why, denied=True)
+    return found
 
 
 def _directly(

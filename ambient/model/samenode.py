@@ -8,7 +8,7 @@ who wants encryption even here says so (ambient.dev/same-node: mtls), at either 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ambient.model import policy
 from ambient.model.mesh import TUNNEL_PORT, IPAddress, SameNode, Workload
@@ -51,9 +51,9 @@ def between(
     source: the client's address where it is known; else it must be allowed from every one that it may come from.
     """
     deps = frozenset({"mesh", f"ip:{to}", *_looked_at(client), *_looked_at(server)})
-    if problem := _obstacle(world, client, server, to, port):
-        reason, why = problem
-        return Indirect(reason=reason, why=why, rule=why, denied=reason in _DENIES, deps=deps)
+    obstacle = _obstacle(world, client, server, to, port)
+    if obstacle is not None and (obstacle.denied or not _polices(server, port)):
+        return replace(obstacle, deps=deps)
     sources = [source] if source else [ip for ip in client.addresses if ip.version == to.version]
     allow: policy.Allow | None = None
     for each in sources:
@@ -63,10 +63,17 @@ def between(
         if isinstance(found, policy.Deny):
             return Indirect(reason=found.reason, why=found.why, rule=found.rule, denied=True, deps=deps)
         allow = allow or found
+    if obstacle is not None:  # after the policies: what only keeps new ones away must hide no denial of the open ones
+        return replace(obstacle, deps=deps)
     if allow is None:
         why = f"pod {client.key} has no IPv{to.version} address"
         return Indirect(reason="no_address", why=why, rule=why, denied=False, deps=deps)
     return Direct(allow=allow, deps=deps)
+
+
+def _polices(server: Workload, port: int) -> bool:
+    """Whether the server's policies hold for it at all."""
+    return server.tunnelled and port not in server.capture.exclude_inbound_ports
 
 
 def wish(world: World, pod: Workload) -> tuple[SameNode, str]:
@@ -79,26 +86,30 @@ def wish(world: World, pod: Workload) -> tuple[SameNode, str]:
     return world.mesh.same_node, "the mesh"
 
 
-def _obstacle(world: World, client: Workload, server: Workload, to: IPAddress, port: int) -> tuple[str, str] | None:
-    """A reason and a sentence, where it is not policy that stands in the way."""
+def _obstacle(world: World, client: Workload, server: Workload, to: IPAddress, port: int) -> Indirect | None:
+    """Where it is not policy that stands in the way; without what it depends on."""
+
+    def is_in_the_way(reason: str, why: str) -> Indirect:
+        return Indirect(reason=reason, why=why, rule=why, denied=reason in _DENIES, deps=frozenset())
+
     if client.key == server.key or not client.node or client.node != server.node:
-        return "another_node", f"{client.key} and {server.key} are not two pods of one node"
+        return is_in_the_way("another_node", f"{client.key} and {server.key} are not two pods of one node")
     for pod in (client, server):
         if not pod.tunnelled:
-            return "not_captured", f"pod {pod.key} is not captured"
+            return is_in_the_way("not_captured", f"pod {pod.key} is not captured")
     holder = world.workload_at(to)
     if holder is None or holder.key != server.key:
-        return "no_address", f"{to} is not {server.key}'s alone"
+        return is_in_the_way("no_address", f"{to} is not {server.key}'s alone")
     if port == TUNNEL_PORT:
-        return "tunnel_port", f"port {port} is the tunnels'"
+        return is_in_the_way("tunnel_port", f"port {port} is the tunnels'")
     if port in server.capture.exclude_inbound_ports:
-        return "excluded_port", f"pod {server.key} keeps port {port} out of the mesh"
+        return is_in_the_way("excluded_port", f"pod {server.key} keeps port {port} out of the mesh")
     for pod in (client, server):
         wanted, said_by = wish(world, pod)
         if wanted is SameNode.MTLS:
-            return "same_node_mtls", f"{said_by} wants mutual TLS on the node, too"
+            return is_in_the_way("same_node_mtls", f"{said_by} wants mutual TLS on the node, too")
     if label := _waypoint(world, server):
-        return "waypoint", f"{label} leads to {server.key} through a waypoint"
+        return is_in_the_way("waypoint", f"{label} leads to {server.key} through a waypoint")
     return None
 
 

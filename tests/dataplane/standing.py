@@ -96,11 +96,18 @@ class Kernel:
         return flow
 
     def end(
-        self, flow: Flow, outcome: Outcome = Outcome.CLOSED, *, sent: int = 0, got: int = 0, error: int = 0
+        self,
+        flow: Flow,
+        outcome: Outcome = Outcome.CLOSED,
+        *,
+        sent: int = 0,
+        got: int = 0,
+        error: int = 0,
+        after_ns: int = 5_000_000,
     ) -> None:
         if flow in self.live:
             self.live.remove(flow)
-        self.ring.append(Ended(flow, outcome, error, flow.started_ns + 5_000_000, sent, got))
+        self.ring.append(Ended(flow, outcome, error, flow.started_ns + after_ns, sent, got))
         os.eventfd_write(self._readable, 1)
 
 

@@ -63,6 +63,36 @@ async def test_an_endpoint_that_did_not_answer_is_set_aside_while_there_are_othe
 
 
 @in_a_loop
+async def test_a_client_that_does_not_hear_its_server_sets_nobody_aside(node: Node) -> None:
+    node.dial()
+    node.kernel.end(replace(node.connect(endpoint=NEAR), established_ns=None), Outcome.FAILED, error=errno.ETIMEDOUT)
+    node.ways.ended.read()
+    assert node.records.failures == []
+    assert node.verdict() is not None
+
+
+@pytest.mark.parametrize("error", [errno.ETIMEDOUT, errno.EHOSTUNREACH, 0], ids=["given up", "rejected", "closed"])
+@in_a_loop
+async def test_a_pair_between_which_the_apps_port_is_shut_goes_through_the_engine(node: Node, error: int) -> None:
+    """A NetworkPolicy may know of port 15008 alone."""
+    node.dial()
+    flow = replace(node.connect(endpoint=NEAR), established_ns=None, admitted=False)
+    node.kernel.end(flow, Outcome.FAILED, error=error, after_ns=ended.LOST_NS)
+    node.ways.ended.read()
+    assert node.ways.ended.aside == {("shop/client", "shop/near")}
+    assert node.verdict() is None
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}, "the endpoint is well, for all that is known"
+
+
+@in_a_loop
+async def test_a_client_that_gives_up_at_once_says_nothing_of_the_way(node: Node) -> None:
+    node.dial()
+    node.kernel.end(replace(node.connect(endpoint=NEAR), established_ns=None, admitted=False), Outcome.FAILED)
+    node.ways.ended.read()
+    assert node.ways.ended.aside == set()
+
+
+@in_a_loop
 async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_while(
     node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Endpoint
+from ambient.capture.direct import Endpoint, Place
 from ambient.dataplane import ways
 from ambient.model.mesh import (
     Action,
@@ -21,7 +21,7 @@ from ambient.model.mesh import (
 )
 from tests.dataplane.direct import NEAR, NEAR_IP, OUTSIDE, VIP, Node, a_near_pod, in_a_loop
 from tests.dataplane.standing import Kernel
-from tests.dataplane.worlds import CLIENT, LEGACY_IP, WEB_IP, a_pod
+from tests.dataplane.worlds import CLIENT, CLIENT_IP, LEGACY_IP, WEB_IP, a_pod
 
 FROM_CLIENT = Rule(clauses=((Match(principals=(CLIENT.principal,)),),))
 DENY = AuthorizationPolicy(
@@ -329,3 +329,36 @@ async def test_what_is_alive_is_told_with_its_decision(node: Node) -> None:
     node.kernel.end(flow)
     node.ways.ended.read()
     assert (flow.source, flow.destination) in await node.ways.admitted(), "its server may not have closed yet"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        replace(a_pod("client", CLIENT_IP), enrolled=False),
+        a_pod("thief", NEAR_IP),
+    ],
+    ids=["the client left the mesh", "another has the server's address, too"],
+)
+@in_a_loop
+async def test_what_only_stands_in_the_way_of_new_ones_hides_no_denial(node: Node, first: object) -> None:
+    node.dial(VIP)
+    node.connect(VIP, endpoint=NEAR)
+    node.change(first)
+    await node.settled()
+    assert len(node.kernel.live) == 1
+    node.change(DENY)
+    await node.settled()
+    assert node.kernel.live == []
+    assert node.records.direct[0][0].reason in ("denied_by_policy", "source_mismatch", "unknown_source")
+
+
+@pytest.mark.parametrize("place", [NEAR, VIP], ids=["a pod", "a Service with another pod"])
+@in_a_loop
+async def test_who_requires_mutual_tls_keeps_no_connection_to_who_leaves_the_mesh(kernel: Kernel, place: Place) -> None:
+    node = Node(Namespace(name="shop", enrolled=True, require_mtls=True), kernel=kernel)
+    node.dial(place)
+    node.connect(place, endpoint=NEAR)
+    node.change(a_near_pod(enrolled=False))
+    await node.settled()
+    assert node.kernel.live == []
+    assert node.records.direct[0][0].reason == "mtls_required"

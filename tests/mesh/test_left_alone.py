@@ -33,6 +33,7 @@ def test_a_database_outside_costs_no_hop_after_the_first_connection(mesh: Mesh) 
     client = mesh.puppet("shop/client")
     with mesh.listening("fabric", (FABRIC, PORT)) as came:
         dial(mesh, "first")
+        eventually("the agent has answered", lambda: came() == 1)
         source = dial(mesh, "second")
         eventually("both came", lambda: came() == 2)
         found = {row["connection"].partition("-")[0]: row for row in mesh.agent("node1", "connections")}
@@ -72,6 +73,7 @@ def test_a_policy_that_forbids_it_cuts_what_was_left_alone(mesh: Mesh) -> None:
     client = mesh.puppet("shop/client")
     with mesh.listening("fabric", (FABRIC, PORT)) as came:
         dial(mesh, "first")
+        eventually("the agent has answered", lambda: came() == 1)
         source = dial(mesh, "second")
         eventually("both came", lambda: came() == 2)
         with mesh.having(SHUT):

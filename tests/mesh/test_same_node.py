@@ -244,3 +244,19 @@ def test_where_something_rewrites_addresses_nothing_is_said_and_the_pair_goes_th
         assert other.ask("web", family=4).error == ""
     rows(mesh, 4)
     assert paths(mesh) == [("destination", "tunnel")] * 2 + [("source", "tunnel")] * 2
+
+
+def test_where_the_network_lets_only_tunnels_through_the_engine_takes_over(mesh: Mesh) -> None:
+    """A NetworkPolicy may know of port 15008 alone; the first that does not arrive is the last that tries."""
+    near = mesh.puppet("shop/near")
+    warm(mesh)
+    nft = ["ip", "netns", "exec", mesh.node_netns("node2").name, "nft"]
+    ends = f"ip saddr {mesh.ip('shop/near')} ip daddr {mesh.ip('shop/web')}"
+    rules = "add table inet np; add chain inet np shut { type filter hook forward priority 0; }; "
+    subprocess.run([*nft, f"{rules}add rule inet np shut {ends} tcp dport != 15008 tcp flags syn drop"], check=True)
+    try:
+        assert near.ask("web", family=4, timeout=1.5).error == "timeout"
+        assert mesh.record("destination", path="direct")["end"] == "dial"
+        assert near.ask("web", family=4).who["pod"] == "web"
+    finally:
+        subprocess.run([*nft, "delete table inet np"], check=True)
