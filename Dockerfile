@@ -20,6 +20,7 @@ RUN ["bash", "hack/image/libraries.sh"]
 
 # The compiled parts; then Ambient itself, which brings them along.
 FROM libraries AS app
+COPY ambient/__init__.py ambient/
 COPY engine engine
 COPY bpf bpf
 RUN make -s -C engine OUT=/src/ambient/native && make -s -C bpf OUT=/src/ambient/native

@@ -15,6 +15,7 @@ from ambient import config
 from ambient.agent.cni import apiserver, removal
 from ambient.cli.uninstall import AGENT_S, uninstall
 from ambient.control import enforcement
+from ambient.dataplane import process
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = [body for body in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if body]
@@ -146,3 +147,8 @@ def test_the_hook_asks_for_its_own_daemonset_and_has_the_time_and_the_rights_for
     }
     daemonset = ("apps", "daemonsets", "ambient-agent", "get", "watch")
     assert rights == {daemonset, ("", "namespaces", "ambient-system", "get")}
+
+
+def test_the_engine_says_that_it_is_of_this_version() -> None:
+    said = subprocess.run([process.BINARY, "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"ambient-engine {ambient.__version__}+")

@@ -130,12 +130,20 @@ def test_the_cluster_is_the_one_that_the_named_kubectl_talks_to(
     fake.chmod(0o755)
     monkeypatch.setenv("AMBIENT_KUBECTL", f"{fake} --context other")
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    dialled, connect = [], api.connect
+
+    def told(kubeconfig: Path | None) -> api.LightkubeApi:
+        assert kubeconfig is not None
+        dialled.append(json.loads(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+        return connect(kubeconfig)
+
+    monkeypatch.setattr(api, "connect", told)
     kubectl._command.cache_clear()
     result = CliRunner().invoke(main, ["ca", "--cluster", "status"])
     kubectl._command.cache_clear()
     assert result.exit_code == 1
     assert "ConnectError" in result.output
-    assert "127.0.0.1:9" in result.output or "Connection refused" in result.output
+    assert dialled == ["https://127.0.0.1:9"]
 
 
 def test_a_cluster_that_cannot_be_reached_is_an_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
