@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import click
 from rich.console import Console
 
 from ambient.lab import LabError
+from bench import ending
 from bench.mesh import cpu, docs, loads, machine, modes, outputs, report, run
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,7 +69,7 @@ def _measured(
 ) -> dict[str, Any]:
     try:
         machine.check(names)
-        with _alone(), _ends_in_order():
+        with _alone(), ending.in_order():
             return run.results(
                 names=names,
                 loads=tuple(load for load in loads.LOADS if load.name in what),
@@ -111,18 +111,6 @@ def _alone() -> Iterator[None]:
         except BlockingIOError as error:
             raise click.ClickException(f"another bench runs (it holds {LOCK}): wait for its end") from error
         yield
-
-
-@contextlib.contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP take the labs down as Ctrl-C does."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(f"ended by {signal.Signals(number).name}; the labs are gone")
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    yield
 
 
 if __name__ == "__main__":

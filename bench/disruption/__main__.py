@@ -10,19 +10,24 @@ from pathlib import Path
 
 import click
 
+from bench import ending
 from bench.disruption import events, report
 from bench.disruption.scene import MEMBERS, RATE, scene
 
 RESULTS = Path(__file__).parents[1] / "results" / "disruption.json"
+SOME = click.IntRange(1)
 
 
 @click.command()
-@click.option("--members", default=MEMBERS, show_default=True, help="Connections that stay, on each path.")
-@click.option("--rate", default=RATE, show_default=True, help="New connections a second, on each path.")
+@click.option("--members", default=MEMBERS, type=SOME, show_default=True, help="Connections that stay, on each path.")
+@click.option("--rate", default=RATE, type=SOME, show_default=True, help="New connections a second, on each path.")
 @click.option("--write", is_flag=True, help="Keep the result in bench/results/disruption.json.")
 def main(members: int, rate: int, write: bool) -> None:
-    """Exit code 1 where a goal was missed; what was missed is told."""
-    with scene("benchdisruption") as found:
+    """What each upgrade, crash and outage costs connections under load. As root.
+
+    Exit code 1 where a goal was missed; what was missed is told.
+    """
+    with ending.in_order(), scene("benchdisruption") as found:
         outcomes = [events.measure(found, event, members=members, rate=rate) for event in events.EVENTS]
     click.echo(report.table(outcomes))
     if write:

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import click
 
+from bench import ending
 from bench.disruption.loads import Tally
 from bench.disruption.scene import MEMBERS, RATE, Scene, scene
 from bench.soak import churn, report, sampling
 
 RESULTS = Path(__file__).parents[1] / "results" / "soak.json"
+SOME = click.IntRange(1)
 EVERY_S = 3.0
 LIFE_MS = 5_000  # of a member: tunnels end with their certificates, and should have nothing in them then
 LIFETIME_H = 0.02  # of certificates: 72 s, renewed at half of it
@@ -40,13 +42,34 @@ def soak(
 
 @click.command()
 @click.option(
-    "--minutes", default=60.0, show_default=True, help="An hour for docs/reliability.md, five in `make test`."
+    "--minutes",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="An hour for docs/reliability.md, five in `make test`.",
 )
-@click.option("--members", default=MEMBERS // 2, show_default=True, help="Connections that stay, on each path.")
-@click.option("--rate", default=RATE // 2, show_default=True, help="New connections a second, on each path.")
+@click.option(
+    "--members",
+    default=MEMBERS // 2,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Connections that stay, on each path.",
+)
+@click.option(
+    "--rate",
+    default=RATE // 2,
+    type=click.IntRange(1),
+    show_default=True,
+    help="New connections a second, on each path.",
+)
 @click.option("--write", is_flag=True, help="Keep the result in bench/results/soak.json.")
 def main(minutes: float, members: int, rate: int, write: bool) -> None:
-    with scene("soak", certificate_hours=LIFETIME_H) as found, found.load(members=members, rate=rate, life_ms=LIFE_MS):
+    """Load, and pods, policies and certificates that come and go; then nothing may have grown. As root."""
+    with (
+        ending.in_order(),
+        scene("soak", certificate_hours=LIFETIME_H) as found,
+        found.load(members=members, rate=rate, life_ms=LIFE_MS),
+    ):
         samples, tallies, came = soak(found, minutes * 60)
     trends = report.trends(samples)
     opened, failed, lost, answered = (
