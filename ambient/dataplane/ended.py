@@ -29,7 +29,6 @@ BATCH = 64  # records read at once; then they are written, and the loop has its 
 GATHER_S = 0.005  # how long a record may wait for others
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 OVER = 4096  # ended connections whose ends are remembered
-CACHED = 4096  # flows of records, one for each pair of decision and endpoint
 LOST_NS = 1_000_000_000  # after which a SYN that is not answered is sent again
 _ANSWERED_BY_ANOTHER = (
     "was answered past the server's socket lookup, and sealed: does something on this node rewrite addresses between "
@@ -67,7 +66,7 @@ class Endings:
         self.over: deque[tuple[Place, Place]] = deque(maxlen=OVER)  # of those that ended last
         self._kernel, self._decisions, self._pods, self._observer = kernel, decisions, pods, observer
         self._world, self._stands, self._touched, self._answered = world, stands, touched, answered
-        self._known: dict[tuple[int, Place, Outcome], Flow] = {}
+        self._known: dict[int, dict[tuple[Place, Outcome], Flow]] = {}  # by number of what stands, and goes with it
         self._reading = False  # there is a World to name who they were
         self._due: asyncio.TimerHandle | None = None
 
@@ -120,18 +119,25 @@ class Endings:
 
     def flow_of(self, flow: direct.Flow, outcome: Outcome) -> Flow:
         """One object for all connections that are told alike: see PerFlow."""
-        key = flow.number, flow.destination, outcome
-        found = self._known.get(key) if outcome is not Outcome.DESTROYED else None  # by whom, and why, differs
-        if found is None:
-            if len(self._known) >= CACHED:
-                self._known.clear()
-            decision = self._decisions.get(flow.number)
-            if decision is None or not _knows(decision, flow):
-                question, seen, way = direct_endings.inherited(flow, self._world(), self._pods)
-                known = decision or Decision(flow.number, question, seen)
-                decision = replace(known, flow=seen, way=way)
-            found = self._known[key] = direct_endings.flow_of(flow, outcome, decision)
+        if outcome is Outcome.DESTROYED or not self._stands(flow.number):  # by whom, and why, differs; or it is rare
+            return self._told(flow, outcome)
+        alike = self._known.setdefault(flow.number, {})
+        key = flow.destination, outcome
+        if (found := alike.get(key)) is None:
+            found = alike[key] = self._told(flow, outcome)
         return found
+
+    def withdrawn(self, number: int) -> None:
+        """The kernel goes by this one no more: nothing of it is kept, pods come and go."""
+        self._known.pop(number, None)
+
+    def _told(self, flow: direct.Flow, outcome: Outcome) -> Flow:
+        decision = self._decisions.get(flow.number)
+        if decision is None or not _knows(decision, flow):
+            question, seen, way = direct_endings.inherited(flow, self._world(), self._pods)
+            known = decision or Decision(flow.number, question, seen)
+            decision = replace(known, flow=seen, way=way)
+        return direct_endings.flow_of(flow, outcome, decision)
 
     def _learn(self, ended: direct.Ended) -> None:
         """What an end says of the way: nobody answers there, or somebody else does."""

@@ -112,6 +112,7 @@ class Ways:
         for number in numbers:
             if (stood := self._standing.pop(number, None)) is not None:
                 self._kernel.delete(*stood)
+                self.ended.withdrawn(number)
 
     def __len__(self) -> int:
         return len(self._standing)

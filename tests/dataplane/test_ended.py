@@ -119,3 +119,14 @@ def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) 
     node.kernel.end(flow, Outcome.UNADMITTED)
     node.ways.ended.read()
     assert node.ways.ended.aside == set()
+
+
+def test_what_is_told_alike_is_made_once_and_kept_no_longer_than_its_verdict(node: Node) -> None:
+    node.dial()
+    flow = node.connect(endpoint=NEAR)
+    first, second = (node.ways.ended.flow_of(flow, Outcome.UNADMITTED) for _ in range(2))
+    assert first is second
+    node.ways.withdraw([flow.number])
+    late = node.ways.ended.flow_of(flow, Outcome.UNADMITTED)
+    assert late is not first
+    assert late == first
