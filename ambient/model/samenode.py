@@ -94,6 +94,13 @@ def _obstacle(world: World, client: Workload, server: Workload, to: IPAddress, p
 
     if client.key == server.key or not client.node or client.node != server.node:
         return is_in_the_way("another_node", f"{client.key} and {server.key} are not two pods of one node")
+    # Those that deny come first: what only keeps new ones away must hide none of them.
+    for pod in (client, server):
+        wanted, said_by = wish(world, pod)
+        if wanted is SameNode.MTLS:
+            return is_in_the_way("same_node_mtls", f"{said_by} wants mutual TLS on the node, too")
+    if label := _waypoint(world, server):
+        return is_in_the_way("waypoint", f"{label} leads to {server.key} through a waypoint")
     for pod in (client, server):
         if not pod.tunnelled:
             return is_in_the_way("not_captured", f"pod {pod.key} is not captured")
@@ -104,12 +111,6 @@ def _obstacle(world: World, client: Workload, server: Workload, to: IPAddress, p
         return is_in_the_way("tunnel_port", f"port {port} is the tunnels'")
     if port in server.capture.exclude_inbound_ports:
         return is_in_the_way("excluded_port", f"pod {server.key} keeps port {port} out of the mesh")
-    for pod in (client, server):
-        wanted, said_by = wish(world, pod)
-        if wanted is SameNode.MTLS:
-            return is_in_the_way("same_node_mtls", f"{said_by} wants mutual TLS on the node, too")
-    if label := _waypoint(world, server):
-        return is_in_the_way("waypoint", f"{label} leads to {server.key} through a waypoint")
     return None
 
 

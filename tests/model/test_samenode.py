@@ -122,6 +122,16 @@ TABLE: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {"server": replace(SERVER, labels={"istio.io/use-waypoint": "none"})},
         "",
     ),
+    "mTLS is wanted, and the client has left the mesh": (
+        [],
+        {"client": replace(CLIENT, enrolled=False), "server": replace(SERVER, same_node=MTLS)},
+        "same_node_mtls",
+    ),
+    "a waypoint before a pod whose address another claims": (
+        [a_pod("back/thief", "10.1.0.3"), replace(SHOP, labels={"istio.io/use-waypoint": "w"})],
+        {},
+        "waypoint",
+    ),
     "the client's waypoint is none of ours": ([replace(FRONT, labels={"istio.io/use-waypoint": "w"})], {}, ""),
 }  # fmt: skip
 
