@@ -79,7 +79,7 @@ def test_a_replica_that_leaves_hands_its_agents_over(tmp_path: Path) -> None:
 
 def test_a_replica_killed_in_the_middle_of_a_push_is_no_loss(tmp_path: Path) -> None:
     """The state comes in pieces; the second replica sends the rest, and no World but the whole one is seen."""
-    pods = [a_pod(f"shop/p{number}", f"10.2.0.{number}") for number in range(40)]
+    pods = [a_pod(f"shop/p{n}", f"10.2.{n // 250}.{n % 250}") for n in range(2_000)]  # a push that takes its time
     large = WORLD.replace(pods, revision="large")
 
     async def run() -> None:
