@@ -139,7 +139,7 @@ class Convergence:
     async def _capture_all(self) -> bool:
         """Make the node's capture what the World says. False when that failed as a whole: the next tick tries again."""
         try:
-            self._proxy.host = await self._in_order(self._know_node)
+            self._proxy.know_host(await self._in_order(self._know_node))
             await self._enrolment.converge(self._worlds.world, nobody=self._is_leaving())
         except (CaptureError, OSError) as error:
             self._missing("pods", error)

@@ -16,7 +16,7 @@ from ambient.model.world import World
 from ambient.observe.records import Flow, Party
 
 # Refusals that the kernel may give by itself: nothing in them depends on who is there at the moment.
-_KERNEL_REFUSES = frozenset({"not_in_registry", "mtls_required"})
+_KERNEL_REFUSES = frozenset({"not_in_registry", "mtls_required", "unknown_pod"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,10 @@ def judge(
     *,
     avoid: Container[tuple[IPAddress, int]],
     rng: random.Random,
+    host: Container[IPAddress] = (),
     here: Here = NOWHERE,
 ) -> Outcome:
-    """Where the connection goes. `avoid`: endpoints set aside because they did not answer lately."""
+    """Where the connection goes. `avoid`: endpoints that did not answer lately; `host`: see route.plan()."""
     client = world.workloads.get(question.client)
     if client is None or client.uid != question.uid:
         deps = frozenset({f"wl:{question.client}"})
@@ -52,7 +53,7 @@ def judge(
         )
     source = Party.of(client, client.identity(world.mesh.trust_domain))
     mine = here.captured(client.key) == question.cookie
-    match route.plan(world, client, question.to, question.port, avoid=avoid):
+    match route.plan(world, client, question.to, question.port, avoid=avoid, host=host):
         case route.Refuse() as refused:
             way = Way(kind=Kind.REFUSE) if mine and refused.reason in _KERNEL_REFUSES else None
             return _refuse(question, world, source, refused.reason, refused.why, refused.deps, way)

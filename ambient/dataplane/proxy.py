@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -72,7 +72,7 @@ class Proxy:
     ) -> None:
         """`clock`: monotonic seconds."""
         self.world = world
-        self.host: Collection[IPAddress] = frozenset()
+        self.host: frozenset[IPAddress] = frozenset()
         self.decisions = Decisions(self.judge, first_id, self._recheck)
         self.ways: Ways | None = None
         self._here = outbound.NOWHERE
@@ -92,7 +92,8 @@ class Proxy:
     def judge(self, question: Question) -> Outcome:
         match question:
             case Outbound():
-                return outbound.judge(question, self.world, avoid=self._health, rng=self._rng, here=self._here)
+                avoid, rng = self._health, self._rng
+                return outbound.judge(question, self.world, avoid=avoid, rng=rng, host=self.host, here=self._here)
             case Plaintext():
                 return inbound.judge_plaintext(question, self.world, self.host)
             case Peer():
@@ -104,6 +105,14 @@ class Proxy:
         return outbound.recheck(question, hop, self.world)
 
     # The World
+
+    def know_host(self, addresses: frozenset[IPAddress]) -> None:
+        """The node's own addresses: what was judged of those that are new or gone is judged again."""
+        changed, self.host = self.host ^ addresses, addresses
+        if changed:
+            tokens = frozenset(f"ip:{ip}" for ip in changed)
+            self.touched(tokens)
+            self.waiting.touched(tokens)
 
     def touched(self, tokens: Iterable[str]) -> None:
         """Judge again what depends on these."""
@@ -255,7 +264,7 @@ class Proxy:
     def _answer(self, link: Link, question_id: int, cookie: int, question: Question) -> None:
         """Now, or when the World has what the question lacks."""
         now = partial(self._decide, link, question_id, cookie, question)
-        if not self.waiting.hold(lambda: waiting.lacks(question, self.world), now):
+        if not self.waiting.hold(cookie, lambda: waiting.lacks(question, self.world, self.host), now):
             now()
 
     def _decide(self, link: Link, question_id: int, cookie: int, question: Question) -> None:

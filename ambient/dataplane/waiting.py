@@ -8,25 +8,36 @@ Refusals come later, nothing more is allowed. How many are kept is bounded: beyo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from ambient.dataplane.questions import Outbound, Peer, Plaintext, Question, Request
+from ambient.model import route
+from ambient.model.mesh import IPAddress
 from ambient.model.world import World
 
 # A watch takes milliseconds, kubelet up to a second to tell an address. The other side gives its CONNECT 5 s
 # (EngineSettings.request_ms) and the engine its question 10 s: a refusal still gets there, with its reason.
 LONGEST_S = 4.0
 MOST = 1_000  # at once: some first connections of each pod that a node starts; more is a flood
+MOST_OF_ONE = 250  # pod: one that dials every address of a network does not keep the others' questions from waiting
 
 
-def lacks(question: Question, world: World) -> str:
-    """The token of what the World must learn before the question can be judged well; empty: nothing is missing."""
+def lacks(question: Question, world: World, host: Container[IPAddress] = ()) -> str:
+    """The token of what the World must learn before the question can be judged well; empty: nothing is missing.
+
+    host: the node's own addresses.
+    """
     match question:
         case Peer(pod=key, uid=uid):
             owners = len(world.claims(question.remote))  # two: it is used again, and one of them is gone
             return _lacks_pod(world, key, uid) or ("" if owners == 1 else f"ip:{question.remote}")
-        case Outbound(client=key, uid=uid) | Plaintext(server=key, uid=uid) | Request(server=key, uid=uid):
+        case Outbound(client=key, uid=uid, to=to, port=port):
+            if token := _lacks_pod(world, key, uid):
+                return token
+            return f"ip:{to}" if route.awaited(world, world.workloads[key], to, port, host=host) else ""
+        case Plaintext(server=key, uid=uid) | Request(server=key, uid=uid):
             return _lacks_pod(world, key, uid)
 
 
@@ -37,6 +48,7 @@ def _lacks_pod(world: World, key: str, uid: str) -> str:
 
 @dataclass(eq=False, slots=True)
 class _Held:
+    pod: int
     token: str
     lacks: Callable[[], str]
     judge: Callable[[], None]
@@ -48,17 +60,20 @@ class Waiting:
 
     def __init__(self) -> None:
         self._by_token: dict[str, list[_Held]] = {}
-        self._count = 0
+        self._by_pod = Counter[int]()
 
     def __len__(self) -> int:
-        return self._count
+        return self._by_pod.total()
 
-    def hold(self, lacks: Callable[[], str], judge: Callable[[], None]) -> bool:
-        """Keep a question that lacks something and judge it later, once. False: it lacks nothing, or too many wait."""
+    def hold(self, pod: int, lacks: Callable[[], str], judge: Callable[[], None]) -> bool:
+        """Keep a question that lacks something and judge it later, once. `pod`: the netns cookie of whose it is.
+
+        False: it lacks nothing, or too many wait.
+        """
         token = lacks()
-        if not token or self._count >= MOST:
+        if not token or len(self) >= MOST or self._by_pod[pod] >= MOST_OF_ONE:
             return False
-        held = _Held(token, lacks, judge)
+        held = _Held(pod, token, lacks, judge)
         held.over = asyncio.get_running_loop().call_later(LONGEST_S, self._release, held)
         self._keep(held)
         return True
@@ -82,11 +97,13 @@ class Waiting:
 
     def _keep(self, held: _Held) -> None:
         self._by_token.setdefault(held.token, []).append(held)
-        self._count += 1
+        self._by_pod[held.pod] += 1
 
     def _drop(self, held: _Held) -> None:
         others = self._by_token[held.token]
         others.remove(held)
-        self._count -= 1
+        self._by_pod[held.pod] -= 1
+        if not self._by_pod[held.pod]:
+            del self._by_pod[held.pod]
         if not others:
             del self._by_token[held.token]

@@ -150,7 +150,8 @@ class Daemon:
             if key.kind == "Pod" and key in self.kubelets.pods:
                 result[key] = {**body, "status": self.kubelets.pods[key].status()}
             elif key.kind == "Node" and key.name in self.kubelets.nodes:
-                result[key] = {**body, "status": self.kubelets.node_status(key.name)}
+                spec = {**(body.get("spec") or {}), **self.kubelets.node_spec(key.name)}
+                result[key] = {**body, "spec": spec, "status": self.kubelets.node_status(key.name)}
         return result
 
     def _pod_changed(self) -> None:

@@ -85,6 +85,10 @@ class Kubelets:
             "conditions": [{"type": "Ready", "status": "True"}],
         }
 
+    def node_spec(self, name: str) -> dict[str, Any]:
+        """What Kubernetes' controllers write there."""
+        return {"podCIDRs": [str(network) for network in self.nodes[name].pod_networks]}
+
     def _add_node(self, name: str) -> None:
         node = addressing.free_node([other.index for other in self.nodes.values()])
         self._state.owns_netns(self._layout.node_netns(name))

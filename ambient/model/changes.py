@@ -23,6 +23,7 @@ class Changes:
     peer_authentications: frozenset[str] = NO_KEYS
     traffic_policies: frozenset[str] = NO_KEYS
     addresses: frozenset[IPAddress] = frozenset()  # whose owner is another, or nobody any more
+    networks: bool = False  # some node's pod networks
 
     def __bool__(self) -> bool:
         return self != NOTHING
@@ -32,11 +33,12 @@ class Changes:
 
         "wl:ns/name", "svc:ns/name", "svcs:NS" (which Services there are in it, and their own fields), "ns:NAME",
         "ip:ADDR", "policy:NS" (who may come in: either kind of policy in it), "traffic:NS" (TrafficPolicies in it),
-        "mesh".
+        "networks" (those of any node's pods), "mesh".
         """
         return frozenset(
             [
                 *(["mesh"] if self.mesh else []),
+                *(["networks"] if self.networks else []),
                 *("ns:" + name for name in self.namespaces),
                 *("wl:" + key for key in self.workloads),
                 *("svc:" + key for key in self.services),

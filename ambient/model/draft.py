@@ -69,6 +69,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
     traffic = Delta(mesh.TrafficPolicy, base.traffic_policies, wanted)
 
     claims, moved = _claims(base, nodes, workloads, services)
+    networks = _regrouped(base.networks, nodes, lambda node: node.pod_networks)
     tables = Tables(
         nodes=nodes.table,
         namespaces=namespaces.table,
@@ -79,6 +80,10 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         traffic_policies=traffic.table,
         claims=claims,
         contested=base.contested - moved | {ip for ip in moved if len(claims.get(ip, ())) > 1},
+        networks=networks,
+        lengths=_regrouped(
+            base.lengths, nodes, lambda node: [(net.version, net.prefixlen) for net in node.pod_networks]
+        ),
         on_node=_regrouped(base.on_node, workloads, lambda workload: [workload.node]),
         in_namespace=_regrouped(base.in_namespace, workloads, lambda workload: [workload.namespace]),
         labelled=_regrouped(base.labelled, workloads, labels_of),
@@ -98,6 +103,7 @@ def next_tables(base: Tables, upserts: Iterable[Noun], removals: Iterable[tuple[
         peer_authentications=authentications.keys,
         traffic_policies=traffic.keys,
         addresses=moved,
+        networks=networks is not base.networks,
     )
     return dataclasses.replace(tables, endpoints=endpoints), changes
 

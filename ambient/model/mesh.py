@@ -93,6 +93,7 @@ class Locality:
 class Node:
     name: str
     addresses: tuple[IPAddress, ...] = ()
+    pod_networks: tuple[IPNetwork, ...] = ()  # spec.podCIDRs: its pods' addresses are from these, and nobody else's
     locality: Locality = Locality()
 
 

@@ -13,7 +13,9 @@ from ambient.model import egress
 from ambient.model.mesh import (
     Identity,
     IPAddress,
+    IPNetwork,
     MtlsMode,
+    OutboundMode,
     Service,
     TrafficDistribution,
     Workload,
@@ -53,7 +55,9 @@ class Passthrough:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    reason: str  # stable: ambiguous_address, not_in_registry, no_such_port, no_healthy_endpoint, mtls_required
+    reason: (
+        str  # stable: ambiguous_address, not_in_registry, no_such_port, no_healthy_endpoint, mtls_required, unknown_pod
+    )
     why: str
     deps: frozenset[str]
 
@@ -68,8 +72,13 @@ def plan(
     port: int,
     *,
     avoid: Container[tuple[IPAddress, int]] = (),
+    host: Container[IPAddress] = (),
 ) -> Plan:
-    """Plan a connection of `client` to `to`:`port`. avoid: (address, port) of endpoints set aside for a while."""
+    """Plan a connection of `client` to `to`:`port`.
+
+    avoid: (address, port) of endpoints set aside for a while; host: the addresses of the client's node, as it tells
+    them itself. A Node names only some of them.
+    """
     deps = frozenset({"mesh", "wl:" + client.key, f"ip:{to}"}) | egress.deps(world, client)
     if to in client.addresses or to.is_loopback:
         return Passthrough(why=f"{to} is pod {client.key} itself", deps=deps)
@@ -83,7 +92,25 @@ def plan(
         return _to_pod(world, client, workload, to, port, deps | {"wl:" + workload.key})
     if node := world.node_at(to):
         return Passthrough(why=f"{to} is Node {node.name}: what runs on its own network is outside the mesh", deps=deps)
-    return _to_unknown(world, client, to, port, deps)
+    if network := awaited(world, client, to, port, host=host):
+        why = f"{to} is of the pod network {network}, and the mesh knows no pod that has it"
+        return Refuse(reason="unknown_pod", why=why, deps=deps | {"networks"})
+    return _to_unknown(world, client, to, port, deps | {"networks"})
+
+
+def awaited(
+    world: World, client: Workload, to: IPAddress, port: int, *, host: Container[IPAddress]
+) -> IPNetwork | None:
+    """The pod network of an address that nobody is known to have: its pod is gone, or too new to be known.
+
+    Such a pod may want mutual TLS, so the client must not dial it in the clear. None for any other address, and for one
+    that a policy lists.
+    """
+    if world.claims(to) or to in host:
+        return None
+    outbound = egress.outbound(world, client)
+    listed = outbound.mode is OutboundMode.REGISTRY_ONLY and outbound.permits(to, port)
+    return None if listed else world.pod_network(to)
 
 
 def _to_unknown(world: World, client: Workload, to: IPAddress, port: int, deps: frozenset[str]) -> Plan:

@@ -49,6 +49,8 @@ class Tables:
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)  # by service key; workload keys ascend
     claims: Mapping[mesh.IPAddress, frozenset[str]] = field(default_factory=dict)  # "wl:", "svc:" or "node:" + key
     contested: frozenset[mesh.IPAddress] = frozenset()  # addresses with more than one claim
+    networks: Mapping[mesh.IPNetwork, frozenset[str]] = field(default_factory=dict)  # pods' -> node keys
+    lengths: Mapping[tuple[int, int], frozenset[str]] = field(default_factory=dict)  # theirs: IP version, prefix length
     on_node: Mapping[str, frozenset[str]] = field(default_factory=dict)  # node -> workload keys
     in_namespace: Mapping[str, frozenset[str]] = field(default_factory=dict)  # namespace -> workload keys
     labelled: Mapping[Label, frozenset[str]] = field(default_factory=dict)  # workload keys

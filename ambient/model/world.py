@@ -6,6 +6,7 @@ Worlds share what did not change.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -15,6 +16,7 @@ from ambient.model.changes import Changes
 from ambient.model.mesh import (
     AuthorizationPolicy,
     IPAddress,
+    IPNetwork,
     MeshConfig,
     Namespace,
     Node,
@@ -130,6 +132,15 @@ class World:
         kind, key = self._owner(ip)
         return self.nodes[key] if kind == "node" else None
 
+    def pod_network(self, ip: IPAddress) -> IPNetwork | None:
+        """The network of some node's pods that has this address, whether or not a pod is known to."""
+        for version, length in self._tables.lengths:
+            if version == ip.version:
+                network = ipaddress.ip_network((ip, length), strict=False)
+                if network in self._tables.networks:
+                    return network
+        return None
+
     def _owner(self, ip: IPAddress) -> tuple[str, str]:
         match self._tables.claims.get(ip, NO_KEYS):
             case claims if len(claims) == 1:
@@ -208,6 +219,7 @@ def diff(old: World, new: World) -> Changes:
         peer_authentications=_changed(before.peer_authentications, after.peer_authentications),
         traffic_policies=_changed(before.traffic_policies, after.traffic_policies),
         addresses=_changed(before.claims, after.claims),
+        networks=before.networks != after.networks,
     )
 
 

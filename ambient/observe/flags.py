@@ -41,6 +41,7 @@ _DENIED = {
     "no_such_port": "NR",
     "not_in_registry": "NR",
     "source_mismatch": IDENTITY,
+    "unknown_pod": "NR",
     "unknown_source": IDENTITY,
 }
 

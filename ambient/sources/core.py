@@ -98,9 +98,11 @@ def node(doc: Spot) -> mesh.Node:
         for entry in doc.at("status", "addresses").items()
         if entry.mapping().get("type").text() in ("InternalIP", "ExternalIP")
     ]
+    blocks = [block.network() for block in doc.at("spec", "podCIDRs").items()]
     return mesh.Node(
         name=doc.at("metadata", "name").text(),
         addresses=tuple(dict.fromkeys(ip for ip in addresses if ip)),
+        pod_networks=tuple(dict.fromkeys(block for block in blocks if block)),
         locality=mesh.Locality(
             region=labels.get("topology.kubernetes.io/region", ""), zone=labels.get("topology.kubernetes.io/zone", "")
         ),

@@ -76,6 +76,7 @@ def encode(noun: Beyond) -> pb.Noun:
                     addresses=[ip.packed for ip in noun.addresses],
                     region=noun.locality.region,
                     zone=noun.locality.zone,
+                    pod_networks=map(str, noun.pod_networks),
                 )
             )
         case mesh.Namespace():
@@ -124,6 +125,7 @@ def decode(message: pb.Noun) -> Beyond:
             return mesh.Node(
                 name=node.name,
                 addresses=tuple(map(mesh.address, node.addresses)),
+                pod_networks=tuple(map(ipaddress.ip_network, node.pod_networks)),
                 locality=mesh.Locality(node.region, node.zone),
             )
         case "namespace":

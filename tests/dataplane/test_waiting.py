@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import random
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +14,7 @@ from ambient.dataplane.pods import listener_id
 from ambient.dataplane.proxy import Proxy
 from ambient.dataplane.questions import Outbound, Peer, Plaintext, Question, Request
 from ambient.dataplane.waiting import Waiting
-from ambient.model.mesh import address
+from ambient.model.mesh import Node, address
 from ambient.model.world import World, diff
 from tests.dataplane.proxied import Link, Records
 from tests.dataplane.worlds import CLIENT_IP, NODE_2, WEB, WEB_IP, WEB_VIP, a_pod, a_world, the_pods
@@ -49,15 +50,32 @@ def test_an_address_with_two_owners_lacks_the_news_that_one_is_gone() -> None:
     assert waiting.lacks(Peer(KEY, UID, False, WEB_IP, WEB), world) == f"ip:{WEB_IP}"
 
 
+ROOM = Node(name="roomy", pod_networks=(ipaddress.ip_network("10.1.0.0/24"),))
+
+
+@pytest.mark.parametrize(
+    ("question", "token"),
+    [
+        (Outbound(KEY, UID, 100, NEW_IP, 80), f"ip:{NEW_IP}"),
+        (Outbound(KEY, UID, 100, WEB_IP, 80), ""),
+        (Outbound(KEY, UID, 100, address("10.1.1.1"), 80), ""),
+        (Outbound("shop/new", "uid-new", 100, NEW_IP, 80), "wl:shop/new"),
+    ],
+)
+def test_an_address_of_a_pod_network_lacks_its_pod(question: Question, token: str) -> None:
+    assert waiting.lacks(question, a_world(ROOM)) == token
+    assert waiting.lacks(question, a_world(ROOM), {NEW_IP}) in ("", "wl:shop/new"), "the node's own lacks nobody"
+
+
 class Scene:
     """Waiting questions that lack what the test says, and which were judged."""
 
     def __init__(self) -> None:
         self.waiting, self.missing, self.judged = Waiting(), dict[str, str](), list[str]()
 
-    def hold(self, name: str, token: str) -> bool:
+    def hold(self, name: str, token: str, pod: int = 7) -> bool:
         self.missing[name] = token
-        return self.waiting.hold(lambda: self.missing[name], lambda: self.judged.append(name))
+        return self.waiting.hold(pod, lambda: self.missing[name], lambda: self.judged.append(name))
 
 
 def play(scene: Callable[[Scene], Awaitable[None]]) -> None:
@@ -128,6 +146,19 @@ def test_beyond_the_bound_nobody_is_held(monkeypatch: pytest.MonkeyPatch) -> Non
     play(scene)
 
 
+def test_one_pod_leaves_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MOST_OF_ONE", 2)
+
+    async def scene(it: Scene) -> None:
+        assert [it.hold(name, f"ip:{name}", pod=1) for name in "abc"] == [True, True, False]
+        assert it.hold("d", "ip:d", pod=2)
+        it.missing["a"] = ""
+        it.waiting.touched(frozenset({"ip:a"}))
+        assert it.hold("e", "ip:e", pod=1), "there is room again"
+
+    play(scene)
+
+
 def test_a_refusal_still_arrives_before_the_other_side_gives_up() -> None:
     from ambient.config import EngineSettings
 
@@ -151,6 +182,9 @@ class Setup:
         """As a tunnel question comes to be, without its certificate."""
         question = Peer(self.pod.workload, self.pod.uid, False, remote, WEB)  # type: ignore[arg-type]
         self.proxy._answer(self.link, 5, self.pod.cookie, question)  # type: ignore[arg-type]
+
+    def dial(self, to: object) -> None:
+        self.proxy._answer(self.link, 6, self.pod.cookie, Outbound(KEY, UID, self.pod.cookie, to, 8080))  # type: ignore[arg-type]
 
     def change(self, world: World) -> None:
         touched = diff(self.world, world).touched()
@@ -185,6 +219,50 @@ def test_a_stranger_is_refused_by_name_when_the_time_is_over(monkeypatch: pytest
         decision = setup.proxy.decisions.get(answer.answer)
         assert decision is not None
         assert decision.flow.reason == "unknown_source"
+
+    asyncio.run(scene())
+
+
+def test_a_new_pod_is_dialled_when_it_is_known_and_not_in_the_clear() -> None:
+    async def scene() -> None:
+        setup = Setup()
+        setup.change(setup.world.replace([ROOM], revision="2"))
+        setup.dial(NEW_IP)
+        assert setup.link.sent == []
+        setup.change(setup.world.replace([a_pod("web-2", NEW_IP, "node-2", service_account="web")], revision="3"))
+        answer = setup.link.answer()
+        assert (answer.question, answer.verdict) == (6, abi.Verdict.CARRY)
+        decision = setup.proxy.decisions.get(answer.answer)
+        assert decision is not None
+        assert (decision.flow.path, decision.flow.destination.principal) == ("tunnel", "cluster.local/ns/shop/sa/web")
+
+    asyncio.run(scene())
+
+
+def test_an_address_of_a_pod_network_is_refused_by_name_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LONGEST_S", 0.02)
+
+    async def scene() -> None:
+        setup = Setup()
+        setup.change(setup.world.replace([ROOM], revision="2"))
+        setup.dial(NEW_IP)
+        await asyncio.sleep(0.05)
+        answer = setup.link.answer()
+        decision = setup.proxy.decisions.get(answer.answer)
+        assert decision is not None
+        assert (answer.verdict, decision.flow.reason) == (abi.Verdict.REFUSE, "unknown_pod")
+
+    asyncio.run(scene())
+
+
+def test_an_address_that_turns_out_to_be_the_nodes_own_is_dialled_as_it_is() -> None:
+    async def scene() -> None:
+        setup = Setup()
+        setup.change(setup.world.replace([ROOM], revision="2"))
+        setup.dial(NEW_IP)
+        assert setup.link.sent == []
+        setup.proxy.know_host(frozenset({NEW_IP}))
+        assert setup.link.answer().verdict == abi.Verdict.CARRY
 
     asyncio.run(scene())
 

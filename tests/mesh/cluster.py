@@ -305,7 +305,8 @@ class Mesh(Lab):
     @contextlib.contextmanager
     def listening(self, netns: str, address: tuple[str, int]) -> Iterator[Callable[[], int]]:
         """Somebody listens there; gives how many came so far."""
-        sock = self.inside(netns, lambda: socket.create_server(address))
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        sock = self.inside(netns, lambda: socket.create_server(address, family=family))
         sock.setblocking(False)
         came: list[socket.socket] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from ambient.model import mesh
@@ -11,10 +12,13 @@ IP = mesh.address
 ROOT = mesh.MeshConfig().root_namespace
 
 
-def a_node(name: str = "n1", *addresses: str, region: str = "", zone: str = "") -> mesh.Node:
+def a_node(
+    name: str = "n1", *addresses: str, region: str = "", zone: str = "", pods: tuple[str, ...] = ()
+) -> mesh.Node:
     return mesh.Node(
         name=name,
         addresses=tuple(IP(text) for text in addresses),
+        pod_networks=tuple(map(ipaddress.ip_network, pods)),
         locality=mesh.Locality(region=region, zone=zone),
     )
 

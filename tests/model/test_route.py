@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from ambient.model import mesh, route
 from ambient.model.mesh import Locality, OutboundMode, TrafficDistribution
 
-from .builders import IP, a_pod, a_service
+from .builders import IP, a_node, a_pod, a_service
 from .routes import (
     BOTH_WAYS,
     CLIENT,
@@ -223,6 +224,37 @@ def test_the_unknown_is_passed_through_unless_only_the_registry_is_wanted(
     plan = ask(namespace, to="93.184.216.34", port=443, config=mesh.MeshConfig(outbound=of_mesh))
     assert isinstance(plan, route.Refuse) is refused
     assert not refused or plan.reason == "not_in_registry"
+
+
+ROOMY = a_node("n2", pods=("10.1.0.0/24", "fd00:1::/64"))
+
+
+@pytest.mark.parametrize("of_mesh", OutboundMode)
+@pytest.mark.parametrize("to", ["10.1.0.77", "fd00:1::77"])
+def test_an_address_of_a_pod_network_that_no_pod_is_known_to_have_is_not_outside_the_mesh(
+    to: str, of_mesh: OutboundMode
+) -> None:
+    plan = ask(ROOMY, to=to, config=mesh.MeshConfig(outbound=of_mesh))
+    assert (type(plan), plan.reason) == (route.Refuse, "unknown_pod")
+    assert to in plan.why
+
+
+def test_beside_a_pod_network_and_in_it_the_known_is_as_ever() -> None:
+    assert isinstance(ask(ROOMY, to="10.1.1.1"), route.Passthrough)
+    assert chosen(ask(ROOMY, NEAR, to="10.1.0.1")) == {"near": 1}
+    assert isinstance(ask(ROOMY, a_node("n3", "10.1.0.1"), to="10.1.0.1"), route.Passthrough)
+
+
+def test_the_nodes_own_addresses_are_nobodys_pods() -> None:
+    assert isinstance(ask(ROOMY, to="10.1.0.1", host={IP("10.1.0.1")}), route.Passthrough)
+    assert ask(ROOMY, to="10.1.0.2", host={IP("10.1.0.1")}).reason == "unknown_pod"
+
+
+def test_what_a_policy_lists_may_be_of_a_pod_network() -> None:
+    listed = mesh.Destinations(networks=(ipaddress.ip_network("10.1.0.77/32"),), ports=frozenset({80}))
+    only = mesh.TrafficPolicy(namespace="front", name="p", outbound=OutboundMode.REGISTRY_ONLY, allowed=(listed,))
+    assert isinstance(ask(ROOMY, only, to="10.1.0.77"), route.Passthrough)
+    assert ask(ROOMY, only, to="10.1.0.77", port=81).reason == "unknown_pod"
 
 
 def test_registry_only_does_not_stop_what_is_in_the_registry() -> None:

@@ -50,10 +50,12 @@ from .routes import (
         ("10.9.9.9", 80, a_service("x/y", "10.9.9.9")),
         ("10.9.9.9", 80, mesh.Namespace(name="front", outbound=OutboundMode.REGISTRY_ONLY)),
         ("10.0.0.1", 80, a_node("n1")),
+        ("10.9.9.9", 80, a_node("n9", pods=("10.9.9.0/24",))),
+        ("10.77.0.9", 80, a_node("roomy")),
     ],
 )
 def test_whatever_could_change_the_plan_touches_it(to: str, port: int, noun: Any) -> None:
-    world = a_world(*EVERYWHERE)
+    world = a_world(*EVERYWHERE, a_node("roomy", pods=("10.77.0.0/24",)))
     plan = route.plan(world, CLIENT, IP(to), port)
     assert diff(world, world.replace([noun], revision="2")).touched() & plan.deps
 

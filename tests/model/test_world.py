@@ -164,6 +164,7 @@ STEPS = {
     "a policy comes": ([a_policy("shop/p")], [], {"policy:shop"}),
     "a peer authentication comes": ([a_peer_authentication("shop/p", "STRICT")], [], {"policy:shop"}),
     "a node gets an address": ([a_node("n1", "10.0.0.1", "10.0.0.9")], [], {"ip:10.0.0.9"}),
+    "a node gets room for pods": ([a_node("n1", "10.0.0.1", pods=("10.1.0.0/24",))], [], {"networks"}),
     "nothing changes": ([WEB, SERVICE, NODE], [], set()),
     "what is not there is removed": ([], [(mesh.Workload, "no/body")], set()),
 }
@@ -220,9 +221,10 @@ def test_worlds_share_what_did_not_change() -> None:
 NAMES = st.sampled_from(["a", "b"])
 LABELS = st.sampled_from([{}, {"app": "x"}, {"app": "y"}, {"app": "x", "v": "1"}])
 ADDRESSES = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), max_size=2, unique=True)
+BLOCKS = st.sampled_from([(), ("10.0.0.0/24",), ("10.0.0.2/31", "fd00::/64"), ("fd00::/64",)])
 KEYS = st.builds("{}/{}".format, NAMES, st.sampled_from(["p", "q"]))
 NOUNS = st.one_of(
-    st.builds(lambda name, ips: a_node(name, *ips), NAMES, ADDRESSES),
+    st.builds(lambda name, ips, pods: a_node(name, *ips, pods=pods), NAMES, ADDRESSES, BLOCKS),
     st.builds(lambda name, on: mesh.Namespace(name=name, require_mtls=on), NAMES, st.booleans()),
     st.builds(
         lambda key, ips, **more: a_pod(key, *ips, **more),
@@ -266,7 +268,9 @@ def by_hand(world: World) -> dict[str, Any]:
         endpoints[service.key] = [
             (p.key, str(ip), p.ready) for p in behind for ip in sorted(p.addresses, key=mesh.packed16)
         ]
+    blocks = {block for node in world.nodes.values() for block in node.pod_networks}
     return {
+        "room": {ip: any(ip in block for block in blocks) for ip in SOME_IPS},
         "owners": {ip: tuple(sorted(claims)) for ip, claims in owners.items()},
         "endpoints": endpoints,
         "on": {n: sorted(p.key for p in pods if p.node == n) for n in "ab"},
@@ -282,10 +286,13 @@ def selects(service: mesh.Service, pod: mesh.Workload) -> bool:
     return bool(wanted) and service.namespace == pod.namespace and all(pod.labels.get(k) == v for k, v in wanted)
 
 
+SOME_IPS = [IP(text) for text in ("10.0.0.1", "10.0.0.2", "fd00::1")]
+
+
 def by_index(world: World) -> dict[str, Any]:
-    ips = [IP(text) for text in ("10.0.0.1", "10.0.0.2", "fd00::1")]
     return {
-        "owners": {ip: world.claims(ip) for ip in ips if world.claims(ip)},
+        "room": {ip: world.pod_network(ip) is not None for ip in SOME_IPS},
+        "owners": {ip: world.claims(ip) for ip in SOME_IPS if world.claims(ip)},
         "endpoints": {key: [(e.workload, str(e.address), e.ready) for e in es] for key, es in world.endpoints.items()},
         "on": {n: [p.key for p in world.workloads_on(n)] for n in "ab"},
         "in": {n: [p.key for p in world.workloads_in(n)] for n in "ab"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -193,6 +194,7 @@ def test_a_node_has_addresses_and_a_place() -> None:
 apiVersion: v1
 kind: Node
 metadata: {name: n1, labels: {topology.kubernetes.io/region: eu, topology.kubernetes.io/zone: eu-a}}
+spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, "fd00:244::/64"]}
 status:
   addresses:
   - {type: InternalIP, address: 10.0.0.1}
@@ -203,6 +205,7 @@ status:
     assert found == mesh.Node(
         name="n1",
         addresses=(IP("10.0.0.1"), IP("fd00::1"), IP("203.0.113.1")),
+        pod_networks=(ipaddress.ip_network("10.244.1.0/24"), ipaddress.ip_network("fd00:244::/64")),
         locality=Locality("eu", "eu-a"),
     )
 

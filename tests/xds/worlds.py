@@ -127,6 +127,7 @@ NODES = st.builds(
     mesh.Node,
     name=st.sampled_from(["n1", "n2"]),
     addresses=ADDRESSES,
+    pod_networks=several(NETWORKS),
     locality=st.builds(mesh.Locality, st.sampled_from(["", "r"]), st.sampled_from(["", "z"])),
 )
 NAMESPACES = st.builds(

@@ -90,12 +90,17 @@ class Service(TypedDict, total=False):
     spec: ServiceSpec | None
 
 
+class NodeSpec(TypedDict, total=False):
+    podCIDRs: Any
+
+
 class NodeStatus(TypedDict, total=False):
     addresses: Any
 
 
 class Node(TypedDict, total=False):
     metadata: Metadata
+    spec: NodeSpec | None
     status: NodeStatus | None
 
 
