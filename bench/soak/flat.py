@@ -24,7 +24,7 @@ class Tolerance:
 
 
 # Bytes. An allocator returns pages when it likes; what is kept of the last thousand connections takes minutes to fill.
-MEMORY = Tolerance(absolute=1_400 << 10, share=0.02)
+MEMORY = Tolerance(absolute=1 << 20, share=0.02)
 STASHED = Tolerance(absolute=4, share=0.2)  # an engine's descriptors: the sockets kept ready follow the load's bursts
 SERIES = Tolerance(absolute=10, share=0.25)  # of metrics: a name's rarer ways to end are met late, each once
 COUNT = Tolerance(absolute=2, share=0.05)  # descriptors and entries: as many as there is load at the moment
