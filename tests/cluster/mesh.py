@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,9 +35,19 @@ class Mesh:
         self._keep_logs()
         self.remove()
 
-    def apply(self) -> None:
-        """Again, too: what somebody changed or deleted is there anew."""
-        self._cluster.apply(self._manifests)
+    def apply(self, *, tag: str = "") -> None:
+        """Again, too: what somebody changed or deleted is there anew. `tag`: another release's file names the image so.
+
+        The nodes get the same image under that name.
+        """
+        said = json.dumps(self._manifests)
+        (image,) = set(re.findall(r'"image": "([^"]+)"', said))
+        if tag:
+            named = f"{image.rpartition(':')[0]}:{tag}"
+            for node in self._cluster.nodes.values():
+                node.run(["ctr", "--namespace=k8s.io", "images", "tag", "--force", image, named])
+            said = said.replace(f'"image": "{image}"', f'"image": "{named}"')
+        self._cluster.apply(json.loads(said))
 
     def remove(self) -> None:
         """As users do it, with the one file; returns when all of it is gone."""

@@ -47,7 +47,11 @@ def more(puppet: Puppet) -> None:
     eventually("newcomers", lambda: puppet.do("rush_so_far").came > came + 2 * RATE, within=30)
 
 
-@pytest.mark.parametrize("what", [[ENGINE], [CONTROL, AGENT, ENGINE]], ids=["the engines", "all of it"])
+@pytest.mark.parametrize(
+    "what",
+    [[ENGINE], [CONTROL, AGENT, ENGINE], []],
+    ids=["the engines start again", "all of it starts again", "all of it has another image"],
+)
 def test_a_rollout_under_load_costs_no_connection(
     crowded: Space, cluster: Cluster, mesh: Mesh, what: list[str]
 ) -> None:
@@ -55,7 +59,10 @@ def test_a_rollout_under_load_costs_no_connection(
     with crowded.puppet("crowd") as puppet:
         rush(puppet, crowded.ips("sink")[0])
         more(puppet)
-        cluster.kubectl("--namespace", NAMESPACE, "rollout", "restart", *what)
+        if what:
+            cluster.kubectl("--namespace", NAMESPACE, "rollout", "restart", *what)
+        else:
+            mesh.apply(tag="next")
         mesh.await_rollout()
         more(puppet)
         now = engines(cluster)
