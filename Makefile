@@ -52,11 +52,12 @@ test-kernel: setup $(STAMPS)/bench
 test-vm: setup $(STAMPS)/vm
 	$(PY) -m hack.vm test $(if $(ALL),--all) $(TESTS)
 
-# The cluster is one session's: brought up once, ended in any case. `make kube-down` after a session that was killed.
+# The cluster is one session's: brought up once, ended in any case; `make kube-down` after a session that was killed. Its
+# deadlines are real, too: a test that fails is run once again, and counted as rerun.
 .PHONY: test-cluster
 test-cluster: kube-components image test-image
 	@[ "$$(id -u)" = 0 ] || { echo "make test-cluster: the cluster lane needs root" >&2; exit 1; }
-	AMBIENT_NO_SKIP=1 $(PYTEST) -m cluster
+	AMBIENT_NO_SKIP=1 $(PYTEST) -m cluster --reruns 1
 
 .PHONY: kube-components kube-up kube-down
 kube-components: setup $(STAMPS)/kube
