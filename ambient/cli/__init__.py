@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 
 from ambient import __version__
+from ambient.cli import streams
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(streams.Guarded, click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return sorted(name for name, command in COMMANDS.items() if command.help)
 

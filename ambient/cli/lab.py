@@ -182,7 +182,7 @@ def logs(target: str, follow: bool, lab: str) -> None:
         os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])
     with path.open("rb") as file:
         while chunk := file.read(1 << 16):
-            sys.stdout.buffer.write(chunk)
+            click.echo(chunk, nl=False)
 
 
 @lab.command()
