@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
-from ambient.cli import kubectl
+from ambient.cli import kubectl, names, numbers
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure
 from ambient.identity import profile, roots
@@ -69,10 +69,16 @@ class _InCluster:
 
 
 @click.group()
-@click.option("--ca-dir", type=click.Path(path_type=Path), help="The agents' --ca-dir.")
+@click.option("--ca-dir", type=click.Path(file_okay=False, path_type=Path), help="The agents' --ca-dir.")
 @click.option("--cluster", is_flag=True, help="The CA of the cluster that kubectl talks to.")
-@click.option("--namespace", default="ambient-system", show_default=True, help="With --cluster: the control plane's.")
-@click.option("--trust-domain", default="cluster.local", show_default=True)
+@click.option(
+    "--namespace",
+    type=names.NAMESPACE,
+    default="ambient-system",
+    show_default=True,
+    help="With --cluster: the control plane's.",
+)
+@click.option("--trust-domain", type=names.TRUST_DOMAIN, default="cluster.local", show_default=True, help="The mesh's.")
 @click.pass_context
 def ca(context: click.Context, ca_dir: Path | None, cluster: bool, namespace: str, trust_domain: str) -> None:
     """The roots everybody trusts. To replace one, take its steps with `rotate`, each when it is time."""
@@ -110,7 +116,7 @@ def _at_once(command: Callable[..., None]) -> Callable[..., None]:
 def _longest(command: Callable[..., None]) -> Callable[..., None]:
     text = "The longest a certificate may live: the old root is dropped when its last one is over."
     default = profile.MAX_LIFETIME / timedelta(hours=1)
-    return click.option("--longest-hours", type=click.FloatRange(0), default=default, show_default=True, help=text)(
+    return click.option("--longest-hours", type=numbers.Span(0, 87600), default=default, show_default=True, help=text)(
         command
     )
 

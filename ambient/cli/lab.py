@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ambient import config
-from ambient.cli import manifests, names
+from ambient.cli import manifests, names, numbers
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure, Lacking, Nobody, warn
 from ambient.lab import Environment, Gone, Lab, LabError, Misused, NotReady, Refused
@@ -66,7 +66,7 @@ def _common(command: F) -> F:
 def _changing(command: F) -> F:
     timeout = click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
+        type=numbers.Span(min=0),
         default=60.0,
         show_default=True,
         help="Seconds for pods to be ready and the mesh to converge.",

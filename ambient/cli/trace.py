@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from ambient import config
-from ambient.cli import names, sockets
+from ambient.cli import names, numbers, sockets
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure, Lacking
 from ambient.observe import narrator, trace_needs
@@ -22,7 +22,7 @@ from ambient.observe import narrator, trace_needs
 
 @click.command()
 @click.option("--pod", type=names.POD, help="Only this pod. Default: every enrolled pod that is there now.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after so many seconds. Default: at Ctrl-C.")
+@click.option("--for", "seconds", type=numbers.Span(min=0), help="Stop after so many seconds. Default: at Ctrl-C.")
 @sockets.options
 @printing.option
 def trace(

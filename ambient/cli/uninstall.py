@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ambient.cli import names
+from ambient.cli import names, numbers
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure, warn
 
@@ -31,7 +31,14 @@ ASK_AGAIN_S = 0.2  # an agent has no event for "nothing is captured any more" th
     help="Only if the API server says so, asked with this pod's credentials, or the agent saw it go: for the hook that "
     "ends an agent's pod.",
 )
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=30.0, help="Seconds for open connections to end.")
+@click.option(
+    "--wait",
+    "wait_s",
+    envvar="AMBIENT_WAIT",
+    type=numbers.Span(0),
+    default=30.0,
+    help="Seconds for open connections to end.",
+)
 @printing.of_change
 def uninstall(
     cni_bin_dir: Path,
