@@ -83,6 +83,12 @@ def table(found: Rows, columns: Sequence[str]) -> None:
     Console().print(shown)
 
 
+def many(count: int, plural: str) -> str:
+    """`2 nodes`, `1 policy`."""
+    one = f"{plural[:-3]}y" if plural.endswith("ies") else plural[:-1]
+    return f"{count} {one if count == 1 else plural}"
+
+
 def text(value: object) -> str:
     """A value as people read it."""
     if isinstance(value, bool):
