@@ -36,7 +36,7 @@ COMMANDS = {
 }
 
 
-class _Commands(streams.Guarded, click.Group):
+class _Commands(streams.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return sorted(name for name, command in COMMANDS.items() if command.help)
 

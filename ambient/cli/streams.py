@@ -26,6 +26,10 @@ class Guarded(click.Command):
             return super().main(*args, **kwargs)
 
 
+class Group(Guarded, click.Group):
+    """The same of one that has others below it."""
+
+
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
     """A stream that is closed (`>&-`) is an empty one; an output that takes nothing ends the command with 1.
@@ -38,7 +42,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno not in FULL:
+        if not is_of_output(error):
             raise
         _give_up(sys.stdout)
         try:
@@ -46,6 +50,11 @@ def guarded() -> Iterator[None]:
         except OSError:
             _give_up(sys.stderr)
         sys.exit(Exit.NO)
+
+
+def is_of_output(error: OSError) -> bool:
+    """Whether it says what became of an output, and nothing of what a command does."""
+    return error.filename is None and error.errno in {*FULL, errno.EPIPE}
 
 
 def _give_up(stream: TextIO) -> None:
