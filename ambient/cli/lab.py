@@ -105,9 +105,12 @@ def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: fl
 @_changing
 @printing.of_change
 def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Create or change what manifests describe; returns when that is ready and the mesh has converged."""
+    """Create or change what manifests describe; returns when that is ready and the mesh has converged.
+
+    Says of each object what became of it: created, configured or unchanged.
+    """
     with _lasting("take it away with `ambient lab delete -f`"), _told_of_manifests():
-        remarks = Lab(lab).apply(files, timeout=timeout)
+        remarks = Lab(lab).apply(files, timeout=timeout, tell=printing.teller(output))
     _done("apply", lab, remarks, output)
 
 
@@ -116,9 +119,9 @@ def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> Non
 @_changing
 @printing.of_change
 def delete(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Delete what manifests describe."""
+    """Delete what manifests describe, and say what is gone: a namespace takes along what is in it, a node its pods."""
     with _lasting("what was deleted is gone"):
-        remarks = Lab(lab).delete(files, timeout=timeout)
+        remarks = Lab(lab).delete(files, timeout=timeout, tell=printing.teller(output))
     _done("delete", lab, remarks, output)
 
 
@@ -133,7 +136,7 @@ def label(target: str, changes: tuple[str, ...], lab: str, timeout: float, outpu
     TARGET: ns/NAME, node/NAME, pod/NAMESPACE/NAME or service/NAMESPACE/NAME.
     """
     with _lasting("the labels are changed"):
-        remarks = Lab(lab).label(target, *changes, timeout=timeout)
+        remarks = Lab(lab).label(target, *changes, timeout=timeout, tell=printing.teller(output))
     _done("label", lab, remarks, output)
 
 

@@ -29,6 +29,11 @@ def of_change(command: F) -> F:
     return choose(command)
 
 
+def teller(output: str) -> Callable[[str], None]:
+    """What says a line to people; a program has its value at the end."""
+    return (lambda _: None) if output == "json" else click.echo
+
+
 class Told:
     """What a command that changes something says: to people as it comes true, to programs in one value at the end."""
 
