@@ -56,17 +56,19 @@ def _events(asked: dict[str, Any], seconds: float | None) -> Iterator[dict[str, 
         assert tracer.stdin is not None
         assert tracer.stdout is not None
         timer = threading.Timer(seconds or 0, tracer.stdin.close)
-        with contextlib.suppress(KeyboardInterrupt):
-            with contextlib.suppress(BrokenPipeError):  # it failed already: its exit code is what counts
-                tracer.stdin.write(json.dumps(asked) + "\n")
-                tracer.stdin.flush()
-            for line in tracer.stdout:
-                event = json.loads(line)
-                if event["event"] == "ready" and seconds is not None:
-                    timer.start()
-                yield event
-        timer.cancel()
-        tracer.stdin.close()
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                with contextlib.suppress(BrokenPipeError):  # it failed already: its exit code is what counts
+                    tracer.stdin.write(json.dumps(asked) + "\n")
+                    tracer.stdin.flush()
+                for line in tracer.stdout:
+                    event = json.loads(line)
+                    if event["event"] == "ready" and seconds is not None:
+                        timer.start()
+                    yield event
+        finally:  # also when who reads us has gone: nothing is waited for then
+            timer.cancel()
+            tracer.stdin.close()
     if tracer.returncode:
         raise Lacking(f"the tracer ended with {tracer.returncode}; what it said is above")
 
