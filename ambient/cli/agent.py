@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -186,6 +187,8 @@ def agent(
         cni_agents=cni_agents,
         daemonset=daemonset or "",
     )
+    if os.geteuid() != 0:
+        raise Lacking("an agent needs root, for network namespaces and eBPF: run this as root")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it
     try:
