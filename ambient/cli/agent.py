@@ -85,7 +85,7 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--engine-threads", type=click.IntRange(1, 64), default=2, help="Workers of an engine this agent starts.")
 @click.option(
     "--certificate-hours",
-    type=numbers.Span(0.002, 168),
+    type=numbers.Span(0.002, 168, unit="hours"),
     default=24.0,
     help="Their lifetime; renewed at half of it.",
 )

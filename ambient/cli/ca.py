@@ -116,9 +116,9 @@ def _at_once(command: Callable[..., None]) -> Callable[..., None]:
 def _longest(command: Callable[..., None]) -> Callable[..., None]:
     text = "The longest a certificate may live: the old root is dropped when its last one is over."
     default = profile.MAX_LIFETIME / timedelta(hours=1)
-    return click.option("--longest-hours", type=numbers.Span(0, 87600), default=default, show_default=True, help=text)(
-        command
-    )
+    return click.option(
+        "--longest-hours", type=numbers.Span(0, 87600, unit="hours"), default=default, show_default=True, help=text
+    )(command)
 
 
 @ca.command()
@@ -128,9 +128,10 @@ def _longest(command: Callable[..., None]) -> Callable[..., None]:
 @printing.of_change
 @click.pass_obj
 def rotate(where: Open, wait: bool, at_once: bool, longest_hours: float, output: str) -> None:
-    """Take the next step that replaces the root: trust a new one, let it sign, drop the old one.
+    """Take the next step that replaces the root.
 
-    A step is refused as long as it would part workloads from each other. Run it again when it is time, or --wait.
+    The steps: trust a new one, let it sign, drop the old one. Each is refused as long as it would part workloads from
+    each other: run it again when it is time, or --wait.
     """
     kept, told = where(), printing.Told(output)
     settle, longest = timedelta(0) if at_once else roots.SETTLE, timedelta(hours=longest_hours)
@@ -162,7 +163,10 @@ def add_root(where: Open, output: str) -> None:
 @printing.of_change
 @click.pass_obj
 def switch_signer(where: Open, at_once: bool, output: str) -> None:
-    """Step 2: let the new root sign; the old one's key is destroyed."""
+    """Step 2: let the new root sign.
+
+    The old one's key is destroyed.
+    """
     settle = timedelta(0) if at_once else roots.SETTLE
     _step(where(), lambda found: roots.switch_signer(found, _now(), settle=settle), output)
 

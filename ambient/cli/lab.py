@@ -66,7 +66,7 @@ def _common(command: F) -> F:
 def _changing(command: F) -> F:
     timeout = click.option(
         "--timeout",
-        type=numbers.Span(min=0),
+        type=numbers.Span(0),
         default=60.0,
         show_default=True,
         help="Seconds for pods to be ready and the mesh to converge.",
@@ -81,9 +81,9 @@ def _changing(command: F) -> F:
 @_changing
 @printing.of_change
 def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: float, output: str) -> None:
-    """Make a lab; returns when all pods are ready and the mesh has converged.
+    """Make a lab.
 
-    If that fails, or is interrupted, nothing is left of it.
+    Returns when all pods are ready and the mesh has converged. If that fails, or is interrupted, nothing is left of it.
     """
     there = f" --lab {lab}" if lab != config.LAB else ""
     with _interruptible(), _told_of_manifests():
@@ -105,9 +105,10 @@ def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: fl
 @_changing
 @printing.of_change
 def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Create or change what manifests describe; returns when that is ready and the mesh has converged.
+    """Create or change what manifests describe.
 
-    Says of each object what became of it: created, configured or unchanged.
+    Says of each object what became of it: created, configured or unchanged. Returns when that is ready and the mesh
+    has converged.
     """
     with _lasting("take it away with `ambient lab delete -f`"), _told_of_manifests():
         remarks = Lab(lab).apply(files, timeout=timeout, tell=printing.teller(output))
@@ -119,7 +120,10 @@ def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> Non
 @_changing
 @printing.of_change
 def delete(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Delete what manifests describe, and say what is gone: a namespace takes along what is in it, a node its pods."""
+    """Delete what manifests describe.
+
+    Says what is gone: a namespace takes along what is in it, a node its pods.
+    """
     with _lasting("what was deleted is gone"):
         remarks = Lab(lab).delete(files, timeout=timeout, tell=printing.teller(output))
     _done("delete", lab, remarks, output)
@@ -144,9 +148,9 @@ def label(target: str, changes: tuple[str, ...], lab: str, timeout: float, outpu
 @manifests.option(required=True)
 @printing.option
 def check(files: tuple[Path, ...], output: str) -> None:
-    """Say what `up` would say of manifests; makes nothing, needs no root and no lab.
+    """Say what `up` would say of manifests.
 
-    Exit code 0 when a lab can play them, 1 when it cannot.
+    Makes nothing, needs no root and no lab. Exit code 0 when a lab can play them, 1 when it cannot.
     """
     from ambient.lab import admission, cluster
     from ambient.sources import files as reading

@@ -10,10 +10,17 @@ MOST = 1e9  # 30 years of seconds; the kernel's clocks, and Python's, end somewh
 
 
 class Span(click.FloatRange):
-    """Seconds or hours. click's own range lets `nan` and `inf` through: nothing is less than the one, or too long."""
+    """click's own range lets `nan` and `inf` through: nothing is less than the one, or too long."""
+
+    def __init__(self, least: float, most: float | None = None, *, unit: str = "seconds") -> None:
+        super().__init__(least, most)
+        self.name = unit  # as help calls it
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = float(super().convert(value, param, ctx))
+        try:
+            found = float(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected a number of {self.name}", param, ctx)
         if not found <= MOST:
-            self.fail(f"{value}: expected a number of at most {MOST:.0e}", param, ctx)
-        return found
+            self.fail(f"{value!r}: expected a number of {self.name}, at most {MOST:.0e}", param, ctx)
+        return float(super().convert(found, param, ctx))

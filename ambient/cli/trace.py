@@ -22,7 +22,7 @@ from ambient.observe import narrator, trace_needs
 
 @click.command()
 @click.option("--pod", type=names.POD, help="Only this pod. Default: every enrolled pod that is there now.")
-@click.option("--for", "seconds", type=numbers.Span(min=0), help="Stop after so many seconds. Default: at Ctrl-C.")
+@click.option("--for", "seconds", type=numbers.Span(0), help="Stop after so many seconds. Default: at Ctrl-C.")
 @sockets.options
 @printing.option
 def trace(

@@ -47,7 +47,7 @@ def soak(
     "--minutes",
     default=60.0,
     show_default=True,
-    type=numbers.Span(1),
+    type=numbers.Span(1, unit="minutes"),
     help="An hour for docs/reliability.md, five in `make test`.",
 )
 @click.option(

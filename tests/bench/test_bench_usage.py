@@ -74,7 +74,7 @@ def test_every_one_has_help_and_refuses_what_it_does_not_know(module: str) -> No
         ("bench.control.inprocess", "1 2", "Missing argument"),
         ("bench.control.served", "1 none", "does not exist"),
         ("bench.disruption.plane", ". . nowhere:1 1", "expected a DNS name"),
-        ("bench.soak.__main__", "--minutes nan", "expected a number of at most"),
+        ("bench.soak.__main__", "--minutes nan", "expected a number of minutes"),
         ("hack.kube.__main__", "load none", "does not exist"),
         ("hack.vm.__main__", "test --machines 0", "not in the range"),
     ],
