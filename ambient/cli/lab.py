@@ -220,7 +220,9 @@ def down(lab: str, output: str) -> None:
     existed = Lab(lab).down()
     if output == "json":
         printing.as_json({"did": "down", "lab": lab, "existed": existed})
-    elif not existed:
+    elif existed:
+        click.echo(f"lab {lab!r} is gone")
+    else:
         there = ", ".join(names.labs())
         click.echo(f"there is no lab {lab!r}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
 

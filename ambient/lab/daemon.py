@@ -81,17 +81,18 @@ class Daemon:
         return await self._settle(
             request,
             leave=before - judged.given.keys(),
-            remarks=[str(note) for note in judged.notes],
+            remarks=[*_nothing(documents), *map(str, judged.notes)],
             did=changes.applied(old, judged.objects, judged.given),
         )
 
     async def delete(self, request: dict[str, Any]) -> object:
+        documents = [_document(row) for row in request["documents"]]
         async with self._change:
             before, old = {pod.key for pod in self.kubelets.unready()}, self.objects
-            objects, errors = cluster.deleted(self.objects, admission.named(map(_document, request["documents"])))
+            objects, errors = cluster.deleted(self.objects, admission.named(documents))
             admission.refuse(errors)
             await self._become(objects)
-        return await self._settle(request, leave=before, did=changes.deleted(old, objects))
+        return await self._settle(request, leave=before, remarks=_nothing(documents), did=changes.deleted(old, objects))
 
     async def label(self, request: dict[str, Any]) -> object:
         key = cluster.target(request["target"])
@@ -235,6 +236,11 @@ class Daemon:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _nothing(documents: Sequence[Document]) -> list[str]:
+    """What to say of manifests that are empty."""
+    return [] if documents else ["there is no object in these manifests: nothing was changed"]
 
 
 def _document(row: dict[str, Any]) -> Document:

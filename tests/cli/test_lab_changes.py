@@ -56,3 +56,10 @@ def test_what_does_not_get_ready_was_changed_all_the_same(
     result = run("lab", *command)
     assert (result.exit_code, result.stdout.splitlines()) == (Exit.NO, CHANGES)
     assert result.stderr.startswith("Error: not ready after 1 s\nThe change was made and stays")
+
+
+@pytest.mark.parametrize(("existed", "said"), [(True, "lab 'lab' is gone\n"), (False, "")])
+def test_a_lab_that_is_removed_is_told_of(existed: bool, said: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lab, "down", lambda _: existed)
+    result = run("lab", "down")
+    assert (result.exit_code, result.stdout) == (Exit.OK, said)

@@ -309,6 +309,15 @@ def test_what_makes_no_difference_is_told_on_stderr(tmp_path: Path) -> None:
     assert cli("delete", "--lab", NAME, "-f", str(tmp_path)).stderr == ""
 
 
+@pytest.mark.usefixtures("lab")
+def test_manifests_without_an_object_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    for verb in ("apply", "delete"):
+        done = cli(verb, "--lab", NAME, "-f", str(tmp_path))
+        said = "Note: there is no object in these manifests: nothing was changed\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+
+
 def test_an_agent_that_does_not_converge_is_named_with_what_it_waits_for(lab: Lab) -> None:
     with pytest.raises(NotReady) as caught:
         lab.apply(a_namespace("stuck"), timeout=1)
