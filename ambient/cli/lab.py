@@ -288,11 +288,15 @@ def _interruptible() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish is kept
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup's wish is kept
             signal.signal(number, end)
     try:
         yield
     except SystemExit:
         click.echo("interrupted: nothing was left of it", err=True)
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

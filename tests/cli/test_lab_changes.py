@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
 from ambient.cli.errors import Exit
+from ambient.cli.lab import ENDING
 from ambient.lab import Lab
 from ambient.lab.errors import NotReady
 
@@ -56,6 +59,13 @@ def test_what_does_not_get_ready_was_changed_all_the_same(
     result = run("lab", *command)
     assert (result.exit_code, result.stdout.splitlines()) == (Exit.NO, CHANGES)
     assert result.stderr.startswith("Error: not ready after 1 s\nThe change was made and stays")
+
+
+def test_signals_mean_afterwards_what_they_meant_before(tmp_path: Path, run: Run) -> None:
+    before = [signal.getsignal(number) for number in ENDING]
+    (tmp_path / "bad.yaml").write_text("a: [")
+    assert run("lab", "up", "-f", tmp_path / "bad.yaml").exit_code == Exit.NO
+    assert [signal.getsignal(number) for number in ENDING] == before
 
 
 @pytest.mark.parametrize(("existed", "said"), [(True, "lab 'lab' is gone\n"), (False, "")])
