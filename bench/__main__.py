@@ -14,8 +14,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from ambient.cli.errors import Lacking
 from ambient.lab import LabError
-from bench import ending
+from bench import command, ending
 from bench.mesh import cpu, docs, loads, machine, modes, outputs, report, run
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,7 +28,7 @@ WIDTH = 200  # of the tables where no terminal says otherwise
 WHAT = (*loads.NAMES, run.IDLE)
 
 
-@click.command()
+@click.command(cls=command.Command)
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1), help="Rounds of every mode.")
 @click.option("--seconds", default=SECONDS, show_default=True, type=click.IntRange(1), help="Seconds of every load.")
 @click.option("--modes", "chosen", default=",".join(modes.NAMES), show_default=True, help="What to compare.")
@@ -57,11 +58,14 @@ def main(rounds: int, seconds: int, chosen: str, only: str, note: str, output: P
 
 def _kept(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text()))
-    except OSError as error:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
         raise click.ClickException(
-            f"no results to draw: {error}; measure first, or name their place by --output"
+            f"no results to draw: {file}: {error}; measure first, or name their place by --output"
         ) from error
+    if not isinstance(found, dict) or "rounds" not in found:
+        raise click.ClickException(f"no results to draw: {file} holds others than those of this bench")
+    return found
 
 
 def _measured(
@@ -69,7 +73,7 @@ def _measured(
 ) -> dict[str, Any]:
     try:
         machine.check(names)
-        with _alone(), ending.in_order():
+        with command.told(LabError), _alone(), ending.in_order():
             return run.results(
                 names=names,
                 loads=tuple(load for load in loads.LOADS if load.name in what),
@@ -78,7 +82,9 @@ def _measured(
                 seconds=seconds,
                 tell=lambda text: console.print(text, style="dim"),
             )
-    except (machine.Missing, outputs.LoadFailed, cpu.ProcessGone, TimeoutError, LabError) as error:
+    except machine.Missing as error:
+        raise Lacking(str(error)) from error
+    except (outputs.LoadFailed, cpu.ProcessGone) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -99,6 +105,8 @@ def _among(chosen: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
     wanted = {word.strip() for word in chosen.split(",")} - {""}
     if unknown := wanted - set(known):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: choose among {', '.join(known)}", param_hint=option)
+    if not wanted:
+        raise click.BadParameter(f"nothing is named: choose among {', '.join(known)}", param_hint=option)
     return tuple(name for name in known if name in wanted)
 
 

@@ -74,6 +74,7 @@ class Agent:
         self._stop = asyncio.Event()
         self._binary = settings.engine_binary or process.BINARY
         self._build = ""  # of the engines we start
+        self._brought = 0  # the last one's pid
         self._tasks: set[asyncio.Task[None]] = set()
         self._capturing = ThreadPoolExecutor(1, "capture")  # its calls block, and must not overlap
 
@@ -126,9 +127,15 @@ class Agent:
             self._build = await process.build(self._binary)
         rows = await self.engines.attach()
         deadline = time.monotonic() + HANDOVER_S
-        self.capture = await self.in_order(
-            lambda: Capture.open(self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic()))
-        )
+        try:
+            self.capture = await self.in_order(
+                lambda: Capture.open(
+                    self.settings.cgroup, self.settings.bpffs, wait=max(0.0, deadline - time.monotonic())
+                )
+            )
+        except CaptureError:
+            await self._take_engine_back()
+            raise
         for pid in self.engines.pids:
             await self._exempt(pid)
         await self.in_order(lambda: self.capture.clear_clients(self.engines.pids))
@@ -264,7 +271,7 @@ class Agent:
         settings = self.settings
         if settings.own_engine:
             own = config.own_cgroup(config.cgroup2_root())
-            await process.start(
+            self._brought = await process.start(
                 settings.run_dir,
                 settings.engine_threads,
                 process.cgroup_for_engine(own, settings.cgroup),
@@ -272,6 +279,12 @@ class Agent:
             )
         else:
             await process.appear(settings.run_dir)
+
+    async def _take_engine_back(self) -> None:
+        """One that we have just started, and that nobody has given anything: it would wait for ever."""
+        if self._brought:
+            os.kill(self._brought, signal.SIGINT)
+            await process.gone(self._brought)
 
     async def _exempt(self, pid: int) -> None:
         """An engine's own dials are not captured; each one may have a cgroup of its own."""

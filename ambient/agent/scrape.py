@@ -10,7 +10,7 @@ from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, endings
 from ambient.observe.http import Page
 from ambient.observe.metrics import CONTENT_TYPE, Gauges, Live
-from ambient.observe.records import Ending, Flow
+from ambient.observe.records import Open
 
 if TYPE_CHECKING:
     from ambient.agent.root import Agent
@@ -39,14 +39,14 @@ class Scrape:
         """The metrics, live connections included."""
         self._live = [
             Live(side, ending.sent, ending.received)
-            for flow, ending in await self.connections()
+            for flow, ending, _ in await self.connections()
             for side in self._agent.telemetry.both(flow)
         ]
         self._datagrams = await self._agent.in_order(self._count_datagrams)
         return await self._agent.metrics.text()
 
-    async def connections(self) -> list[tuple[Flow, Ending]]:
-        """Every connection that is open now: with its bytes so far, where the engines carry it."""
+    async def connections(self) -> list[Open]:
+        """Every connection that is open now, with its bytes so far."""
         agent = self._agent
         inventory = await agent.engines.inventory(conns=True)
         found = []
@@ -54,7 +54,7 @@ class Scrape:
             if isinstance(row.body, abi.Conn):
                 decision = agent.proxy.decisions.get(row.body.answer)
                 flow = endings.flow_of(row.body, decision.flow if decision else None, None, agent.world, agent.pods)
-                found.append((flow, endings.ending(row.body, "", link.engine)))
+                found.append(Open(flow, endings.ending(row.body, "", link.engine)))
         return found + await agent.ways.live()
 
     async def metrics_page(self) -> Page:

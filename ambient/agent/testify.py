@@ -79,7 +79,7 @@ def _is_vouched(
 async def _live(agent: Agent, scrape: Scrape) -> list[Flow] | None:
     try:
         async with asyncio.timeout(ENGINE_S):
-            return [side for flow, _ in await scrape.connections() for side in agent.telemetry.both(flow)]
+            return [side for each in await scrape.connections() for side in agent.telemetry.both(each.flow)]
     except TimeoutError:
         return None
 

@@ -6,6 +6,7 @@ connection may go directly is not decided here. Not thread-safe; destroy() block
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import functools
@@ -150,6 +151,21 @@ class Direct:
     def flows(self) -> list[Flow]:
         """Every live one. What was let in under a verdict that delete() took back before this call is among them."""
         return [_flow(packed, value) for packed, value in self._flows.items()]
+
+    def carried(self, flows: Iterable[Flow]) -> dict[Flow, tuple[int, int]]:
+        """Bytes so far, out and in, as Ended counts them. What is not there is over, or its namespace out of reach."""
+        found: dict[Flow, tuple[int, int]] = {}
+        of_client: dict[int, dict[tuple[Place, Place], Flow]] = defaultdict(dict)
+        for flow in flows:
+            of_client[flow.client][flow.source, flow.destination] = flow
+        for cookie, mine in of_client.items():
+            where = self._where(cookie)
+            if not where:
+                continue
+            with contextlib.suppress(CaptureError), contextlib.closing(where):  # it is going: there will be records
+                said = netns.run(where.fd, functools.partial(sockdiag.carried, mine))
+                found.update((mine[ends], bytes_) for ends, bytes_ in said.items())
+        return found
 
     def destroy(self, flows: Iterable[Flow]) -> int:
         """End these connections, at both of their ends that are on this node; how many there still were.

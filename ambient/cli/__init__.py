@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 
 from ambient import __version__
+from ambient.cli import streams
 
 __all__ = ["main"]
 
@@ -27,7 +28,7 @@ COMMANDS = {
     "check": _Lazy("ambient.cli.check:check", "Check this machine, or manifests, before anything is changed."),
     "control": _Lazy("ambient.cli.control:control", "Run a replica of the control plane."),
     "explain": _Lazy("ambient.cli.explain:explain", "Say what would happen to a connection, and why."),
-    "get": _Lazy("ambient.cli.get:get", "Show what agents know: workloads, policies, connections..."),
+    "get": _Lazy("ambient.cli.get:get", "Show what agents know: workloads, policies, connections and more."),
     "lab": _Lazy("ambient.cli.lab:lab", "A cluster of network namespaces on this machine."),
     "uninstall": _Lazy("ambient.cli.uninstall:uninstall", "Take the mesh off this node."),
     "trace": _Lazy("ambient.cli.trace:trace", "Watch enrolled pods' TCP live, in words."),
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(streams.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return sorted(name for name, command in COMMANDS.items() if command.help)
 

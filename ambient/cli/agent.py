@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from ambient import config
-from ambient.cli import names
+from ambient.cli import names, numbers
 from ambient.cli.errors import Failure, Lacking
 from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
 
@@ -21,12 +22,15 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
-@click.option("--node", default=config.node_name, show_default="the host's name", help="This node's name.")
+@click.option(
+    "--node", type=names.NODE, default=config.node_name, show_default="the host's name", help="This node's name."
+)
 @click.option("--source", type=EXISTING, help="Directory of Kubernetes manifests; changes are followed.")
 @click.option("--ca-dir", type=FOLDER, help="With --source: the embedded CA's directory, made on first use.")
-@click.option("--control", multiple=True, metavar="HOST:PORT", help="The control plane, instead of both.")
+@click.option("--control", multiple=True, type=names.UPSTREAM, help="The control plane, instead of both.")
 @click.option(
     "--control-name",
+    type=names.DNS_NAME,
     default="ambient-control.ambient-system.svc",
     help="The DNS name in the control plane's certificate.",
 )
@@ -46,8 +50,10 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--cgroup", type=EXISTING, help="The cgroup v2 directory whose pods are captured.  [default: its root]")
 @click.option("--bpffs", type=EXISTING, default=Path("/sys/fs/bpf"), help="A mounted bpffs for pins.")
 @click.option("--run-dir", type=FOLDER, default=Path("/run/ambient"), help="Admin and engine sockets.")
-@click.option("--trust-domain", default="cluster.local", help="SPIFFE trust domain.")
-@click.option("--root-namespace", default="ambient-system", help="Its policies hold for the whole mesh.")
+@click.option("--trust-domain", type=names.TRUST_DOMAIN, default="cluster.local", help="SPIFFE trust domain.")
+@click.option(
+    "--root-namespace", type=names.NAMESPACE, default="ambient-system", help="Its policies hold for the whole mesh."
+)
 @click.option(
     "--outbound",
     type=click.Choice([mode.value for mode in OutboundMode]),
@@ -62,7 +68,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
-@click.option("--health-address", default="127.0.0.1", help="Where the health port listens; empty: everywhere.")
+@click.option(
+    "--health-address",
+    type=names.ADDRESS,
+    default="127.0.0.1",
+    help="Where the health port listens; empty: everywhere.",
+)
 @click.option("--engine-binary", type=FILE, help="The engine to start.  [default: the one built with this agent]")
 @click.option(
     "--drain-timeout",
@@ -74,7 +85,7 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--engine-threads", type=click.IntRange(1, 64), default=2, help="Workers of an engine this agent starts.")
 @click.option(
     "--certificate-hours",
-    type=click.FloatRange(0.002, 168),
+    type=numbers.Span(0.002, 168, unit="hours"),
     default=24.0,
     help="Their lifetime; renewed at half of it.",
 )
@@ -82,6 +93,7 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--cni-conf-dir", type=EXISTING, help="Install the CNI plugin: where the node's CNI configuration is.")
 @click.option(
     "--cni-exempt",
+    type=names.NAMESPACE,
     multiple=True,
     default=("kube-system",),
     help="Namespaces whose pods start though no agent can say what they are; the root namespace's always do.",
@@ -99,7 +111,12 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="NAMESPACE/NAME",
     help="Watch what becomes of the agents' DaemonSet, for `ambient uninstall --if-daemonset-gone`.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="The least that is logged.",
+)
 def agent(
     node: str,
     source: Path | None,
@@ -170,6 +187,8 @@ def agent(
         cni_agents=cni_agents,
         daemonset=daemonset or "",
     )
+    if os.geteuid() != 0:
+        raise Lacking("an agent needs root, for network namespaces and eBPF: run this as root")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it announces every file it sees
     gc.freeze()  # what is loaded now stays: later collections need not look at it
     try:

@@ -24,4 +24,4 @@ def ask() -> None:
         answer = client.exchange(sockets.NODE_SOCKET, asked, "what came on stdin", deadline_s=sockets.DEADLINE_S)
     except client.Unreachable as error:
         raise Nobody(str(error)) from error
-    sys.stdout.buffer.write(answer)
+    click.echo(answer, nl=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
-from ambient.cli import kubectl
+from ambient.cli import kubectl, names, numbers
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure
 from ambient.identity import profile, roots
@@ -69,10 +69,16 @@ class _InCluster:
 
 
 @click.group()
-@click.option("--ca-dir", type=click.Path(path_type=Path), help="The agents' --ca-dir.")
+@click.option("--ca-dir", type=click.Path(file_okay=False, path_type=Path), help="The agents' --ca-dir.")
 @click.option("--cluster", is_flag=True, help="The CA of the cluster that kubectl talks to.")
-@click.option("--namespace", default="ambient-system", show_default=True, help="With --cluster: the control plane's.")
-@click.option("--trust-domain", default="cluster.local", show_default=True)
+@click.option(
+    "--namespace",
+    type=names.NAMESPACE,
+    default="ambient-system",
+    show_default=True,
+    help="With --cluster: the control plane's.",
+)
+@click.option("--trust-domain", type=names.TRUST_DOMAIN, default="cluster.local", show_default=True, help="The mesh's.")
 @click.pass_context
 def ca(context: click.Context, ca_dir: Path | None, cluster: bool, namespace: str, trust_domain: str) -> None:
     """The roots everybody trusts. To replace one, take its steps with `rotate`, each when it is time."""
@@ -110,9 +116,9 @@ def _at_once(command: Callable[..., None]) -> Callable[..., None]:
 def _longest(command: Callable[..., None]) -> Callable[..., None]:
     text = "The longest a certificate may live: the old root is dropped when its last one is over."
     default = profile.MAX_LIFETIME / timedelta(hours=1)
-    return click.option("--longest-hours", type=click.FloatRange(0), default=default, show_default=True, help=text)(
-        command
-    )
+    return click.option(
+        "--longest-hours", type=numbers.Span(0, 87600, unit="hours"), default=default, show_default=True, help=text
+    )(command)
 
 
 @ca.command()
@@ -122,9 +128,10 @@ def _longest(command: Callable[..., None]) -> Callable[..., None]:
 @printing.of_change
 @click.pass_obj
 def rotate(where: Open, wait: bool, at_once: bool, longest_hours: float, output: str) -> None:
-    """Take the next step that replaces the root: trust a new one, let it sign, drop the old one.
+    """Take the next step that replaces the root.
 
-    A step is refused as long as it would part workloads from each other. Run it again when it is time, or --wait.
+    The steps: trust a new one, let it sign, drop the old one. Each is refused as long as it would part workloads from
+    each other: run it again when it is time, or --wait.
     """
     kept, told = where(), printing.Told(output)
     settle, longest = timedelta(0) if at_once else roots.SETTLE, timedelta(hours=longest_hours)
@@ -156,7 +163,10 @@ def add_root(where: Open, output: str) -> None:
 @printing.of_change
 @click.pass_obj
 def switch_signer(where: Open, at_once: bool, output: str) -> None:
-    """Step 2: let the new root sign; the old one's key is destroyed."""
+    """Step 2: let the new root sign.
+
+    The old one's key is destroyed.
+    """
     settle = timedelta(0) if at_once else roots.SETTLE
     _step(where(), lambda found: roots.switch_signer(found, _now(), settle=settle), output)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ambient.cli import manifests
+from ambient.cli import manifests, names
 from ambient.cli import output as printing
 from ambient.cli.errors import Exit
 from ambient.model.mesh import MeshConfig
@@ -15,7 +15,13 @@ from ambient.model.mesh import MeshConfig
 
 @click.command()
 @manifests.option(required=False)
-@click.option("--root-namespace", default=MeshConfig().root_namespace, show_default=True, help="With -f: the mesh's.")
+@click.option(
+    "--root-namespace",
+    type=names.NAMESPACE,
+    default=MeshConfig().root_namespace,
+    show_default=True,
+    help="With -f: the mesh's.",
+)
 @printing.option
 def check(files: tuple[Path, ...], root_namespace: str, output: str) -> None:
     """Check this machine, or with -f manifests, before anything is changed. Every finding comes with its fix.

@@ -11,13 +11,26 @@ from pathlib import Path
 import click
 
 from ambient import config
+from ambient.cli import names
 from ambient.cli.errors import Failure
 from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
 
 
 @click.command(context_settings={"auto_envvar_prefix": "AMBIENT", "show_default": True})
-@click.option("--namespace", default="ambient-system", help="Its own: Lease, CA and roots are kept there.")
-@click.option("--pod", "replica", default=config.node_name, show_default="the host's name", help="This replica's name.")
+@click.option(
+    "--namespace",
+    type=names.NAMESPACE,
+    default="ambient-system",
+    help="Its own: Lease, CA and roots are kept there.",
+)
+@click.option(
+    "--pod",
+    "replica",
+    envvar="AMBIENT_POD",
+    default=config.node_name,
+    show_default="the host's name",
+    help="This replica's name.",
+)
 @click.option(
     "--kubeconfig",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -28,7 +41,7 @@ from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Sign with the mounted tls.crt and tls.key, below ca.crt.  [default: a CA of our own, in a Secret]",
 )
-@click.option("--trust-domain", default="cluster.local", help="SPIFFE trust domain.")
+@click.option("--trust-domain", type=names.TRUST_DOMAIN, default="cluster.local", help="SPIFFE trust domain.")
 @click.option(
     "--outbound",
     type=click.Choice([mode.value for mode in OutboundMode]),
@@ -44,7 +57,12 @@ from ambient.model.mesh import MeshConfig, OutboundMode, SameNode
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=15012, help="For agents: discovery, certificates.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=15020, help="Prometheus, /metrics.")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=15021, help="/healthz/ready and /healthz/live.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="The least that is logged.",
+)
 def control(
     namespace: str,
     replica: str,

@@ -67,9 +67,9 @@ def _command(noun: str, merge: Callable[[Answers, str | None], list[Row]], colum
         printing.rows(merge(answers, node), output, columns, noun)
 
 
-_command("workloads", own, COLUMNS["workloads"], "Pods: where they are, whether they are enrolled, who they are.")
+_command("workloads", own, COLUMNS["workloads"], "Pods: where they are, if they are enrolled, as whom.")
 _command("services", same, COLUMNS["services"], "Services and the pods behind them.")
-_command("policies", same, COLUMNS["policies"], "AuthorizationPolicies, PeerAuthentications and TrafficPolicies.")
+_command("policies", same, COLUMNS["policies"], "Policies of all kinds, with whom they are for.")
 _command("certificates", each, COLUMNS["certificates"], "Workload certificates that agents hold; never a key.")
-_command("engines", each, COLUMNS["engines"], "Engines: the one that takes what comes, and those it replaced.")
+_command("engines", each, COLUMNS["engines"], "Engines: which one takes what comes, and older ones.")
 _command("connections", each, COLUMNS["connections"], "Connections that are open now, and their bytes so far.")

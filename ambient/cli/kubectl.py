@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ ENV = "AMBIENT_KUBECTL"  # another program, or options for it: "kubectl --contex
 NAMESPACE = "ambient-system"
 SELECTOR = "app.kubernetes.io/name=ambient-agent"
 CONTAINER = "agent"
+_LOG = re.compile(r"[IWEF]\d{4} ")  # how klog begins a line: severity, month and day
 SLACK_S = 10.0  # beyond the agent's own deadline: kubectl's start, the API server, a Python in the pod
 
 
@@ -41,8 +43,7 @@ class Pod:
         except subprocess.TimeoutExpired:
             raise client.NoAnswer(f"pod {self.name} on node {self.node} did not answer in time") from None
         if done.returncode:
-            why = done.stderr.decode(errors="replace").strip()
-            raise client.Unreachable(f"the agent in pod {self.name} on node {self.node} cannot be asked: {why}")
+            raise client.Unreachable(f"the agent in pod {self.name} on node {self.node} cannot be asked: {_why(done)}")
         return done.stdout
 
 
@@ -74,9 +75,21 @@ def _get(*what: str) -> list[dict[str, Any]]:
     except subprocess.TimeoutExpired:
         raise Nobody(f"the API server did not answer `kubectl get {shlex.join(what)}` within {SLACK_S:g} s") from None
     if done.returncode:
-        raise Nobody(f"`kubectl get {shlex.join(what)}` failed: {done.stderr.decode(errors='replace').strip()}")
-    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        raise Nobody(f"`kubectl get {shlex.join(what)}` failed: {_why(done)}")
+    try:
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    except (ValueError, TypeError, KeyError):
+        raise Nobody(
+            f"`{shlex.join([*_command(), 'get', *what])}` printed no list of objects but {done.stdout[:60]!r}: "
+            f"is it kubectl? ${ENV} says which is meant"
+        ) from None
     return items
+
+
+def _why(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What kubectl complained of, without its log: that repeats an attempt that failed five times."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return "\n".join(line for line in lines if not _LOG.match(line)) or f"it ended with {done.returncode}"
 
 
 def _run(arguments: Sequence[str], asked: bytes, deadline_s: float) -> subprocess.CompletedProcess[bytes]:
@@ -101,7 +114,7 @@ def kubeconfig() -> Iterator[Path | None]:
     except subprocess.TimeoutExpired:
         raise Nobody(f"`{shlex.join([*_command(), *view])}` did not answer within {SLACK_S:g} s") from None
     if done.returncode:
-        raise Nobody(f"`{shlex.join([*_command(), *view])}` failed: {done.stderr.decode(errors='replace').strip()}")
+        raise Nobody(f"`{shlex.join([*_command(), *view])}` failed: {_why(done)}")
     with os.fdopen(os.memfd_create("kubeconfig", os.MFD_CLOEXEC), "wb") as file:
         file.write(done.stdout)
         file.flush()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ambient import config
-from ambient.cli import manifests, names
+from ambient.cli import manifests, names, numbers
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure, Lacking, Nobody, warn
 from ambient.lab import Environment, Gone, Lab, LabError, Misused, NotReady, Refused
@@ -66,7 +66,7 @@ def _common(command: F) -> F:
 def _changing(command: F) -> F:
     timeout = click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
+        type=numbers.Span(0),
         default=60.0,
         show_default=True,
         help="Seconds for pods to be ready and the mesh to converge.",
@@ -81,9 +81,9 @@ def _changing(command: F) -> F:
 @_changing
 @printing.of_change
 def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: float, output: str) -> None:
-    """Make a lab; returns when all pods are ready and the mesh has converged.
+    """Make a lab.
 
-    If that fails, or is interrupted, nothing is left of it.
+    Returns when all pods are ready and the mesh has converged. If that fails, or is interrupted, nothing is left of it.
     """
     there = f" --lab {lab}" if lab != config.LAB else ""
     with _interruptible(), _told_of_manifests():
@@ -105,9 +105,13 @@ def up(files: tuple[Path, ...], no_mesh: bool, keep: bool, lab: str, timeout: fl
 @_changing
 @printing.of_change
 def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Create or change what manifests describe; returns when that is ready and the mesh has converged."""
+    """Create or change what manifests describe.
+
+    Says of each object what became of it: created, configured or unchanged. Returns when that is ready and the mesh
+    has converged.
+    """
     with _lasting("take it away with `ambient lab delete -f`"), _told_of_manifests():
-        remarks = Lab(lab).apply(files, timeout=timeout)
+        remarks = Lab(lab).apply(files, timeout=timeout, tell=printing.teller(output))
     _done("apply", lab, remarks, output)
 
 
@@ -116,9 +120,12 @@ def apply(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> Non
 @_changing
 @printing.of_change
 def delete(files: tuple[Path, ...], lab: str, timeout: float, output: str) -> None:
-    """Delete what manifests describe."""
+    """Delete what manifests describe.
+
+    Says what is gone: a namespace takes along what is in it, a node its pods.
+    """
     with _lasting("what was deleted is gone"):
-        remarks = Lab(lab).delete(files, timeout=timeout)
+        remarks = Lab(lab).delete(files, timeout=timeout, tell=printing.teller(output))
     _done("delete", lab, remarks, output)
 
 
@@ -133,7 +140,7 @@ def label(target: str, changes: tuple[str, ...], lab: str, timeout: float, outpu
     TARGET: ns/NAME, node/NAME, pod/NAMESPACE/NAME or service/NAMESPACE/NAME.
     """
     with _lasting("the labels are changed"):
-        remarks = Lab(lab).label(target, *changes, timeout=timeout)
+        remarks = Lab(lab).label(target, *changes, timeout=timeout, tell=printing.teller(output))
     _done("label", lab, remarks, output)
 
 
@@ -141,9 +148,9 @@ def label(target: str, changes: tuple[str, ...], lab: str, timeout: float, outpu
 @manifests.option(required=True)
 @printing.option
 def check(files: tuple[Path, ...], output: str) -> None:
-    """Say what `up` would say of manifests; makes nothing, needs no root and no lab.
+    """Say what `up` would say of manifests.
 
-    Exit code 0 when a lab can play them, 1 when it cannot.
+    Makes nothing, needs no root and no lab. Exit code 0 when a lab can play them, 1 when it cannot.
     """
     from ambient.lab import admission, cluster
     from ambient.sources import files as reading
@@ -182,7 +189,7 @@ def logs(target: str, follow: bool, lab: str) -> None:
         os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])
     with path.open("rb") as file:
         while chunk := file.read(1 << 16):
-            sys.stdout.buffer.write(chunk)
+            click.echo(chunk, nl=False)
 
 
 @lab.command()
@@ -213,7 +220,9 @@ def down(lab: str, output: str) -> None:
     existed = Lab(lab).down()
     if output == "json":
         printing.as_json({"did": "down", "lab": lab, "existed": existed})
-    elif not existed:
+    elif existed:
+        click.echo(f"lab {lab!r} is gone")
+    else:
         there = ", ".join(names.labs())
         click.echo(f"there is no lab {lab!r}: nothing to do{f'; labs that exist: {there}' if there else ''}", err=True)
 
@@ -279,11 +288,15 @@ def _interruptible() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish is kept
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup's wish is kept
             signal.signal(number, end)
     try:
         yield
     except SystemExit:
         click.echo("interrupted: nothing was left of it", err=True)
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -46,7 +46,7 @@ def report(
         for error in errors:
             click.echo(str(error), err=True)
         if not errors:
-            found = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items() if count)
+            found = ", ".join(printing.many(count, kind.replace("_", " ")) for kind, count in counts.items() if count)
             verb = "is" if len(files) == 1 else "are"
             click.echo(f"{', '.join(map(str, files))} {verb} fine: {found or 'nothing in it'}")
     if errors:

@@ -6,6 +6,7 @@ Only directories are listed for that: no agent and no daemon is asked, and nothi
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from click.shell_completion import CompletionItem
 from ambient import config
 
 ENV = "AMBIENT_LAB"
+_DNS_LABEL = re.compile(r"\w([-\w]{0,61}\w)?", re.ASCII)
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -73,6 +75,32 @@ def _place(text: str) -> None:
     names.split(text)
 
 
+def _dns_name(text: str) -> None:
+    if len(text) > 253 or not all(map(_DNS_LABEL.fullmatch, text.split("."))):
+        raise ValueError(f"{text!r}: expected a DNS name, without port and scheme")
+
+
+def _listen(text: str) -> None:
+    """An address or its name alone; empty: every address."""
+    if not text:
+        return
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        _dns_name(text)
+
+
+def _trust_domain(text: str) -> None:
+    from ambient.identity import spiffe
+
+    spiffe.trust_domain(text)
+
+
+def _node(text: str) -> None:
+    if not text or re.search(r"[\s/]", text):
+        raise ValueError(f"{text!r}: expected the name of a node")
+
+
 def _target(text: str) -> None:
     from ambient.lab import cluster
 
@@ -88,10 +116,6 @@ def _change(text: str) -> None:
 def _namespace(text: str) -> None:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
         raise ValueError(f"{text!r}: expected the name of a namespace")
-
-
-def _any(_: str) -> None:
-    pass
 
 
 def _objects(lab: Path, kind: str) -> list[str]:
@@ -111,7 +135,7 @@ def _targets(lab: Path) -> list[str]:
 
 
 LAB = Name("NAME", _lab, lambda _: labs())
-NODE = Name("NODE", _any, lambda lab: _objects(lab, "node"))
+NODE = Name("NODE", _node, lambda lab: _objects(lab, "node"))
 NAMESPACE = Name("NAMESPACE", _namespace, lambda lab: _objects(lab, "namespace"))
 DAEMONSET = Name("NAMESPACE/NAME", _daemonset, lambda _: [])
 POD = Name("NAMESPACE/POD", _pod, lambda lab: _objects(lab, "pod"))
@@ -121,5 +145,9 @@ LOG = Name(
     lambda lab: [*_objects(lab, "pod"), *(f"node/{name}" for name in _objects(lab, "node"))],
 )
 TARGET = Name("TARGET", _target, _targets)
+ADDRESS = Name("ADDRESS", _listen, lambda _: [])
+DNS_NAME = Name("NAME", _dns_name, lambda _: [])
+UPSTREAM = Name("HOST:PORT", _place, lambda _: [])
+TRUST_DOMAIN = Name("NAME", _trust_domain, lambda _: [])
 CHANGE = Name("KEY=VALUE|KEY-", _change, lambda _: [])
 PLACE = Name("HOST:PORT", _place, lambda lab: [f"{name.partition('/')[2]}:" for name in _objects(lab, "service")])

@@ -29,6 +29,11 @@ def of_change(command: F) -> F:
     return choose(command)
 
 
+def teller(output: str) -> Callable[[str], None]:
+    """What says a line to people; a program has its value at the end."""
+    return (lambda _: None) if output == "json" else click.echo
+
+
 class Told:
     """What a command that changes something says: to people as it comes true, to programs in one value at the end."""
 
@@ -81,6 +86,12 @@ def table(found: Rows, columns: Sequence[str]) -> None:
     for line in cells:
         shown.add_row(*map(Text, line))
     Console().print(shown)
+
+
+def many(count: int, plural: str) -> str:
+    """`2 nodes`, `1 policy`."""
+    one = f"{plural[:-3]}y" if plural.endswith("ies") else plural[:-1]
+    return f"{count} {one if count == 1 else plural}"
 
 
 def text(value: object) -> str:

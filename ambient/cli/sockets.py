@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +109,9 @@ def ask(agents: list[Agent], verb: str, **args: str) -> list[tuple[Agent, Any]]:
     except client.Refused as error:
         raise Failure(str(error)) from error
     answers = [(agent, answer) for agent, answer in said if not isinstance(answer, client.Unreachable)]
-    lost = [str(answer) for _, answer in said if isinstance(answer, client.Unreachable)]
+    lost = [answer for _, answer in said if isinstance(answer, client.Unreachable)]
     if not answers:
-        raise Nobody("; ".join(lost))
+        raise _nobody(lost)
     for sentence in lost:
         warn(f"not everything is shown: {sentence}")
     return answers
@@ -119,15 +119,21 @@ def ask(agents: list[Agent], verb: str, **args: str) -> list[tuple[Agent, Any]]:
 
 def ask_first(agents: list[Agent], verb: str, **args: str) -> tuple[Agent, Any]:
     """The answer of the first who can be reached, where all know the same."""
-    lost: list[str] = []
+    lost: list[client.Unreachable] = []
     for agent in agents:
         try:
             return agent, agent.call(verb, **args)
         except client.Unreachable as error:
-            lost.append(str(error))
+            lost.append(error)
         except client.Refused as error:
             raise Failure(str(error)) from error
-    raise Nobody("; ".join(lost))
+    raise _nobody(lost)
+
+
+def _nobody(lost: Sequence[client.Unreachable]) -> Failure:
+    """An agent that is there and may not be asked is not missing: root is."""
+    kind = Lacking if any(isinstance(each, client.Forbidden) for each in lost) else Nobody
+    return kind("; ".join(map(str, lost)))
 
 
 def _the_lab() -> str:
@@ -151,7 +157,9 @@ def _of_lab(name: str) -> list[Agent]:
     nodes = config.LABS / name / "nodes"
     found = [Agent(path.parent.parent.name, path) for path in nodes.glob("*/run/admin.sock")]
     if not found:
-        if nodes.exists():
-            raise Nobody(f"lab {name!r} has no agent: it was made with --no-mesh, or they have not started yet")
+        if nodes.parent.exists():
+            raise Nobody(
+                f"lab {name!r} has no agent: it has no nodes, was made with --no-mesh, or they have not started yet"
+            )
         raise Nobody(f"there is no lab {name!r}; labs that exist: {', '.join(names.labs()) or 'none'}")
     return sorted(found, key=lambda agent: agent.node)

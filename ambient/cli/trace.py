@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from ambient import config
-from ambient.cli import names, sockets
+from ambient.cli import names, numbers, sockets
 from ambient.cli import output as printing
 from ambient.cli.errors import Failure, Lacking
 from ambient.observe import narrator, trace_needs
@@ -22,7 +22,7 @@ from ambient.observe import narrator, trace_needs
 
 @click.command()
 @click.option("--pod", type=names.POD, help="Only this pod. Default: every enrolled pod that is there now.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop after so many seconds. Default: at Ctrl-C.")
+@click.option("--for", "seconds", type=numbers.Span(0), help="Stop after so many seconds. Default: at Ctrl-C.")
 @sockets.options
 @printing.option
 def trace(
@@ -56,17 +56,19 @@ def _events(asked: dict[str, Any], seconds: float | None) -> Iterator[dict[str, 
         assert tracer.stdin is not None
         assert tracer.stdout is not None
         timer = threading.Timer(seconds or 0, tracer.stdin.close)
-        with contextlib.suppress(KeyboardInterrupt):
-            with contextlib.suppress(BrokenPipeError):  # it failed already: its exit code is what counts
-                tracer.stdin.write(json.dumps(asked) + "\n")
-                tracer.stdin.flush()
-            for line in tracer.stdout:
-                event = json.loads(line)
-                if event["event"] == "ready" and seconds is not None:
-                    timer.start()
-                yield event
-        timer.cancel()
-        tracer.stdin.close()
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                with contextlib.suppress(BrokenPipeError):  # it failed already: its exit code is what counts
+                    tracer.stdin.write(json.dumps(asked) + "\n")
+                    tracer.stdin.flush()
+                for line in tracer.stdout:
+                    event = json.loads(line)
+                    if event["event"] == "ready" and seconds is not None:
+                        timer.start()
+                    yield event
+        finally:  # also when who reads us has gone: nothing is waited for then
+            timer.cancel()
+            tracer.stdin.close()
     if tracer.returncode:
         raise Lacking(f"the tracer ended with {tracer.returncode}; what it said is above")
 

@@ -61,9 +61,9 @@ def ending(ended: direct.Ended, offset: int) -> Ending:
     )
 
 
-def still_open(flow: direct.Flow, offset: int, now: int) -> Ending:
-    """Of one that lives; its bytes are known at its end. `now`: ns of CLOCK_MONOTONIC."""
-    return ending(direct.Ended(flow, Outcome.CLOSED, 0, now, 0, 0), offset)._replace(reason="open")
+def still_open(flow: direct.Flow, offset: int, carried: tuple[int, int]) -> Ending:
+    """Of one that lives. `carried`: bytes so far, out and in."""
+    return ending(direct.Ended(flow, Outcome.CLOSED, 0, flow.started_ns, *carried), offset)._replace(reason="open")
 
 
 def flow_of(flow: direct.Flow, outcome: Outcome, decision: Decision) -> Flow:

@@ -17,6 +17,7 @@ from ambient.dataplane import doors
 
 BINARY = Path(__file__).parent.parent / "native" / "ambient-engine"
 log = logging.getLogger(__name__)
+_ALONE, _BELOW = "ambient-engine", "engine"
 _START_TIMEOUT = 5.0  # seconds; it takes some 20 ms, a loaded machine ten times that
 
 
@@ -34,8 +35,13 @@ def cgroup_for_engine(agent_cgroup: Path, mesh_cgroup: Path) -> Path:
     The connect hook tells the engine's connections from the pods' by this cgroup.
     """
     if agent_cgroup != mesh_cgroup and mesh_cgroup not in agent_cgroup.parents:
-        return mesh_cgroup / "ambient-engine"  # the agent is outside of what is captured: keep the engine findable
-    return agent_cgroup / ("ambient-engine" if agent_cgroup == mesh_cgroup else "engine")
+        return mesh_cgroup / _ALONE  # the agent is outside of what is captured: keep the engine findable
+    return agent_cgroup / (_ALONE if agent_cgroup == mesh_cgroup else _BELOW)
+
+
+def is_engines_own(cgroup: Path) -> bool:
+    """Whether cgroup_for_engine() may have said so."""
+    return cgroup.name in (_ALONE, _BELOW)
 
 
 async def start(run_dir: Path, threads: int, cgroup: Path, *, binary: Path = BINARY) -> int:

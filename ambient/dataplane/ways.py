@@ -23,7 +23,7 @@ from ambient.dataplane.pods import LocalPods
 from ambient.dataplane.questions import Outbound
 from ambient.model.mesh import IPAddress
 from ambient.model.world import World
-from ambient.observe.records import Ending, Flow
+from ambient.observe.records import Open
 
 T = TypeVar("T")
 AGAIN_S = 0.2  # what could not be ended is tried again
@@ -37,6 +37,7 @@ class Kernel(ended.Kernel, Protocol):
     def delete(self, client: int, dialled: Place) -> bool: ...
     def clear(self) -> None: ...
     def flows(self) -> list[direct.Flow]: ...
+    def carried(self, flows: Iterable[direct.Flow]) -> dict[direct.Flow, tuple[int, int]]: ...
     def destroy(self, flows: Iterable[direct.Flow]) -> int: ...
 
 
@@ -169,15 +170,23 @@ class Ways:
         if doomed:
             self._kernel.destroy(doomed)
 
-    async def live(self) -> list[tuple[Flow, Ending]]:
+    async def live(self) -> list[Open]:
         """Every connection past the engine that is open now; of the others everything is recorded."""
-        flows = await self._in_order(self._kernel.flows)
+
+        def look() -> tuple[list[direct.Flow], dict[direct.Flow, tuple[int, int]]]:
+            flows = [each for each in self._kernel.flows() if each.established_ns and not each.sealed]
+            return flows, self._kernel.carried(flows)
+
+        flows, carried = await self._in_order(look)
         self.ended.drain()  # the kernel tells of an end before it takes the connection from its list
         offset = direct_endings.realtime_offset()
         return [
-            (self.ended.flow_of(each, Outcome.CLOSED), direct_endings.still_open(each, offset, each.started_ns))
+            Open(
+                self.ended.flow_of(each, Outcome.CLOSED),
+                direct_endings.still_open(each, offset, carried.get(each, (0, 0))),
+                counted=each in carried,
+            )
             for each in flows
-            if each.established_ns and not each.sealed
         ]
 
     async def admitted(self) -> frozenset[tuple[Place, Place]]:

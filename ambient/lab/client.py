@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,12 @@ TIMEOUT_S = 60.0  # for pods to be ready and the mesh to converge; an up takes 5
 GRACE_S = 15.0  # beyond which a daemon that must answer at `timeout` counts as gone
 # The very package that runs here, installed or not: daemon and agents are never of another version.
 _PACKAGE_PATH = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+Tell = Callable[[str], None]
 Manifests = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any] | Path]
+
+
+def _unheard(_: str) -> None:
+    """Of whoever wants to hear nothing."""
 
 
 class Lab:
@@ -77,19 +82,22 @@ class Lab:
                 self.down()
             raise
 
-    def apply(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> list[str]:
-        """Create or change. Returns remarks: what was accepted and makes no difference, who was not waited for."""
-        return self._apply(_documents(found), timeout)
+    def apply(self, found: Manifests, *, timeout: float = TIMEOUT_S, tell: Tell = _unheard) -> list[str]:
+        """Create or change. Returns remarks: what was accepted and makes no difference, who was not waited for.
 
-    def delete(self, found: Manifests, *, timeout: float = TIMEOUT_S) -> list[str]:
-        return self._change("delete", timeout, documents=_packed(_documents(found)))
+        `tell` hears what was changed, a line for each object, also when it does not get ready.
+        """
+        return self._apply(_documents(found), timeout, tell)
 
-    def label(self, target: str, *changes: str, timeout: float = TIMEOUT_S) -> list[str]:
+    def delete(self, found: Manifests, *, timeout: float = TIMEOUT_S, tell: Tell = _unheard) -> list[str]:
+        return self._change("delete", timeout, tell=tell, documents=_packed(_documents(found)))
+
+    def label(self, target: str, *changes: str, timeout: float = TIMEOUT_S, tell: Tell = _unheard) -> list[str]:
         """`target`: see cluster.TARGET; a change: KEY=VALUE or KEY-."""
         cluster.target(target)
         for change in changes:
             cluster.change(change)
-        return self._change("label", timeout, target=target, changes=list(changes))
+        return self._change("label", timeout, tell=tell, target=target, changes=list(changes))
 
     def wait(self, *, timeout: float = TIMEOUT_S) -> None:
         """Until all pods are ready and the mesh has converged on what is published now."""
@@ -242,11 +250,19 @@ class Lab:
                 check=True,
             )
 
-    def _apply(self, documents: list[Document], timeout: float) -> list[str]:
-        return self._change("apply", timeout, documents=_packed(documents))
+    def _apply(self, documents: list[Document], timeout: float, tell: Tell = _unheard) -> list[str]:
+        return self._change("apply", timeout, tell=tell, documents=_packed(documents))
 
-    def _change(self, verb: str, timeout: float, **arguments: object) -> list[str]:
-        return list(self._ask(verb, timeout + GRACE_S, timeout=timeout, **arguments)["remarks"])
+    def _change(self, verb: str, timeout: float, *, tell: Tell = _unheard, **arguments: object) -> list[str]:
+        try:
+            answer = self._ask(verb, timeout + GRACE_S, timeout=timeout, **arguments)
+        except NotReady as error:
+            for line in error.changes:
+                tell(line)
+            raise
+        for line in answer["changes"]:
+            tell(line)
+        return list(answer["remarks"])
 
     def _ask(self, verb: str, patience: float, /, **arguments: object) -> Any:
         self.require()

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
-from ambient.lab import admission, cluster, endpoints, kubeproxy, names, report
+from ambient.lab import admission, changes, cluster, endpoints, kubeproxy, names, report
 from ambient.lab.cluster import Objects
 from ambient.lab.errors import LabError, NotReady, Refused
 from ambient.lab.kubelets import Kubelets
@@ -74,30 +74,34 @@ class Daemon:
     async def apply(self, request: dict[str, Any]) -> object:
         documents = [_document(row) for row in request["documents"]]
         async with self._change:
-            before = {pod.key for pod in self.kubelets.unready()}
+            before, old = {pod.key for pod in self.kubelets.unready()}, self.objects
             judged = admission.judge(self.objects, documents, new_uid=lambda: str(uuid.uuid4()))
             admission.refuse(judged.errors)
             await self._become(judged.objects)
         return await self._settle(
-            request, leave=before - judged.given.keys(), remarks=[str(note) for note in judged.notes]
+            request,
+            leave=before - judged.given.keys(),
+            remarks=[*_nothing(documents), *map(str, judged.notes)],
+            did=changes.applied(old, judged.objects, judged.given),
         )
 
     async def delete(self, request: dict[str, Any]) -> object:
+        documents = [_document(row) for row in request["documents"]]
         async with self._change:
-            before = {pod.key for pod in self.kubelets.unready()}
-            objects, errors = cluster.deleted(self.objects, admission.named(map(_document, request["documents"])))
+            before, old = {pod.key for pod in self.kubelets.unready()}, self.objects
+            objects, errors = cluster.deleted(self.objects, admission.named(documents))
             admission.refuse(errors)
             await self._become(objects)
-        return await self._settle(request, leave=before)
+        return await self._settle(request, leave=before, remarks=_nothing(documents), did=changes.deleted(old, objects))
 
     async def label(self, request: dict[str, Any]) -> object:
         key = cluster.target(request["target"])
         async with self._change:
-            before = {pod.key for pod in self.kubelets.unready()}
+            before, old = {pod.key for pod in self.kubelets.unready()}, self.objects
             objects = cluster.labelled(self.objects, key, request["changes"])
             admission.refuse(admission.contradictions(objects))
             await self._become(objects)
-        return await self._settle(request, leave=before - {key})
+        return await self._settle(request, leave=before - {key}, did=changes.labelled(old, objects, key))
 
     async def wait(self, request: dict[str, Any]) -> object:
         """Until every pod is ready and the mesh has converged. Raises NotReady, naming what is not."""
@@ -158,11 +162,17 @@ class Daemon:
         self._dirty.set()
 
     async def _settle(
-        self, request: dict[str, Any], *, leave: Collection[Key] = (), remarks: Sequence[str] = ()
+        self,
+        request: dict[str, Any],
+        *,
+        leave: Collection[Key] = (),
+        remarks: Sequence[str] = (),
+        did: Sequence[str] = (),
     ) -> object:
         """Until pods are ready and the mesh has converged. Raises NotReady, naming what is not.
 
-        `leave`: pods that were not ready before and are no matter of this request: others do not wait for them.
+        `leave`: pods that were not ready before and are no matter of this request: others do not wait for them. `did`:
+        what the request changed, which is told in either case.
         """
         began = time.monotonic()
         deadline = began + float(request["timeout"])
@@ -172,11 +182,11 @@ class Daemon:
             converge_by = max(deadline, time.monotonic() + CONVERGE_S) if troubles else deadline
             troubles += await self._mesh_converged(converge_by)
             if troubles:
-                raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles))
+                raise NotReady(f"not ready after {time.monotonic() - began:.0f} s:\n  " + "\n  ".join(troubles), did)
             if all(pod.key in leave for pod in self.kubelets.unready()):  # none has ended meanwhile
                 break
         left = [f"pod {pod.key.pod} was not waited for: {pod.why}" for pod in self.kubelets.unready()]
-        return {"revision": self._revision, "remarks": [*remarks, *left]}
+        return {"revision": self._revision, "remarks": [*remarks, *left], "changes": list(did)}
 
     async def _pods_ready(self, deadline: float, leave: Collection[Key]) -> list[str]:
         """What pods lack at the deadline, or as soon as one of them will never be ready."""
@@ -227,6 +237,11 @@ class Daemon:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _nothing(documents: Sequence[Document]) -> list[str]:
+    """What to say of manifests that are empty."""
+    return [] if documents else ["there is no object in these manifests: nothing was changed"]
 
 
 def _document(row: dict[str, Any]) -> Document:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class LabError(Exception):
     """Something the user of a lab should read. The text says what was tried, what was found and what to do."""
@@ -26,6 +28,11 @@ class NotReady(LabError):
 
     kind = "not-ready"
 
+    def __init__(self, text: str, changes: Sequence[str] = ()) -> None:
+        """`changes`: what was made all the same, a line each."""
+        super().__init__(text)
+        self.changes = list(changes)
+
 
 class Gone(LabError):
     """There is no such lab, or its daemon does not answer."""
@@ -39,9 +46,11 @@ class Environment(LabError):
     kind = "environment"
 
 
-def from_wire(kind: str, text: str) -> LabError:
+def from_wire(kind: str, text: str, changes: Sequence[str]) -> LabError:
     """The error a daemon sent, as an exception again."""
-    for cls in (Refused, Misused, NotReady, Gone, Environment):
+    if kind == NotReady.kind:
+        return NotReady(text, changes)
+    for cls in (Refused, Misused, Gone, Environment):
         if cls.kind == kind:
             return cls(text)
     return LabError(text)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ambient.lab.errors import Gone, LabError, from_wire
+from ambient.lab.errors import Gone, LabError, NotReady, from_wire
 
 LINE_MAX = 64 << 20  # bytes: a request carries all manifests of an apply
 Handler = Callable[[dict[str, Any]], Awaitable[object]]
@@ -40,7 +40,7 @@ def request(path: Path, verb: str, patience: float, /, **arguments: object) -> A
         raise Gone(f"the lab's daemon ended before it answered {verb!r}; see {path.parent / 'lab.log'}")
     answer = json.loads(line)
     if "error" in answer:
-        raise from_wire(answer.get("kind", ""), answer["error"])
+        raise from_wire(answer.get("kind", ""), answer["error"], answer.get("changes", ()))
     return answer["ok"]
 
 
@@ -81,6 +81,8 @@ async def _answer(handlers: Mapping[str, Handler], line: bytes) -> dict[str, obj
     arguments = json.loads(line)
     try:
         return {"ok": await handlers[arguments.pop("verb")](arguments)}
+    except NotReady as error:
+        return {"error": str(error), "kind": error.kind, "changes": error.changes}
     except LabError as error:
         return {"error": str(error), "kind": error.kind}
     except Exception as error:  # ours: the client is told, the lab goes on

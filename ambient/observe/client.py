@@ -17,6 +17,10 @@ class Unreachable(Exception):
     """No agent behind that path; the text says what was tried, found, and what to do."""
 
 
+class Forbidden(Unreachable):
+    """Only root may ask."""
+
+
 class NoAnswer(Unreachable):
     """An agent took the question and went silent or away."""
 
@@ -54,11 +58,14 @@ def result(line: bytes, where: str) -> Any:
     """What the answer says. Raises NoAnswer for what no agent says, Refused for an agent's no."""
     try:
         answer = json.loads(line)
-    except ValueError as error:
-        raise NoAnswer(f"what answers at {where} is no Ambient agent: it said {line[:60]!r}") from error
-    if "error" in answer:
-        raise Refused(str(answer["error"]))
-    return answer["ok"]
+    except ValueError:
+        answer = None
+    match answer:
+        case {"error": error}:
+            raise Refused(str(error))
+        case {"ok": found}:
+            return found
+    raise NoAnswer(f"what answers at {where} is no Ambient agent: it said {line[:60]!r}")
 
 
 def _connect(sock: socket.socket, path: str) -> None:
@@ -67,9 +74,11 @@ def _connect(sock: socket.socket, path: str) -> None:
     except FileNotFoundError:
         raise Unreachable(f"there is no admin socket {path}: is the agent running?") from None
     except ConnectionRefusedError:
+        if not Path(path).is_socket():
+            raise Unreachable(f"{path} is no socket: an agent's is admin.sock in its --run-dir") from None
         raise Unreachable(f"nobody listens at {path}: its agent has died; start it again") from None
     except PermissionError:
-        raise Unreachable(f"may not open {path}: it is for root only; use sudo") from None
+        raise Forbidden(f"may not open {path}: it is for root only; use sudo") from None
     except (OSError, ValueError) as error:  # e.g. a path beyond the 107 bytes a unix socket may have
         raise Unreachable(f"cannot connect to {path}: {error}") from error
 

@@ -106,6 +106,14 @@ class Ending(NamedTuple):
     trace: str = ""  # W3C trace id, hexadecimal
 
 
+class Open(NamedTuple):
+    """A connection that is open."""
+
+    flow: Flow
+    ending: Ending  # what it would be now
+    counted: bool = True  # its bytes so far are known
+
+
 def record(flow: Flow, ending: Ending) -> dict[str, object]:
     """The access record. Names are the metrics' label names where there is one; docs/observability.md lists them."""
     return {**_begin(ending), **_flow(flow), **_end(flow, ending)}

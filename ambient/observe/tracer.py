@@ -86,8 +86,11 @@ def row(event: Any) -> dict[str, object]:
 
 
 def say(value: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more; bcc, which calls us, would make an exit with a traceback of it
+        os._exit(0)
 
 
 def main() -> None:
@@ -122,7 +125,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BrokenPipeError:  # nobody reads any more
-        os._exit(0)
     except OSError as error:
         sys.exit(str(error))

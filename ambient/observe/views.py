@@ -1,6 +1,7 @@
 """What `ambient get` shows: the World and what an agent holds, as flat rows in a stable order. Pure.
 
-A value is text, a number, a bool or a list of texts. Names are the same in JSON and in the header of a table.
+A value is text, a number, a bool, a list of texts, or None: not known. Names are the same in JSON and in the header of
+a table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ambient.model.mesh import AuthorizationPolicy, PeerAuthentication, Service, TrafficPolicy, Workload
 from ambient.model.world import World
-from ambient.observe.records import Ending, Flow, rfc3339
+from ambient.observe.records import Open, rfc3339
 
 Row = dict[str, object]
 
@@ -114,13 +115,14 @@ def _selector(selector: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
 
 
-def connections(found: Iterable[tuple[Flow, Ending]]) -> list[Row]:
-    """Open ones, the oldest first; bytes so far."""
-    ordered = sorted(found, key=lambda pair: (pair[1].started_ns, pair[1].connection))
-    return [_connection(flow, ending) for flow, ending in ordered]
+def connections(found: Iterable[Open]) -> list[Row]:
+    """The oldest first; bytes so far, None where they are not known."""
+    ordered = sorted(found, key=lambda each: (each.ending.started_ns, each.ending.connection))
+    return [_connection(each) for each in ordered]
 
 
-def _connection(flow: Flow, ending: Ending) -> Row:
+def _connection(found: Open) -> Row:
+    flow, ending, counted = found
     return {
         "connection": ending.connection,
         "start": rfc3339(ending.started_ns),
@@ -135,8 +137,8 @@ def _connection(flow: Flow, ending: Ending) -> Row:
         "path": flow.path,
         "verdict": flow.verdict,
         "rule": flow.rule,
-        "bytes_sent": ending.sent,
-        "bytes_received": ending.received,
+        "bytes_sent": ending.sent if counted else None,
+        "bytes_received": ending.received if counted else None,
     }
 
 

@@ -119,7 +119,7 @@ def read(name: str, content: bytes) -> tuple[list[Document], list[BadManifest]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        text = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        text = (getattr(error, "problem", None) or str(error).partition("\n")[0]).removeprefix("found ")
         errors.append(Place(name, number or 1).wrong("", line, "YAML", text))
     return found, errors
 

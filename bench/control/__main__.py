@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from ambient.cli import names
+from bench import command
 from bench.control import measure, report
 from bench.control.measure import Figures, Target
 from bench.mesh import cpu, machine
@@ -19,21 +21,29 @@ RESULTS = Path(__file__).parents[1] / "results" / "control.json"
 WIDTH = 140  # of the table where no terminal says otherwise
 
 
-@click.command()
-@click.option("--sizes", default="1000,5000,10000,50000", show_default=True, help="Pods, one column each.")
+@click.command(cls=command.Command)
+@click.option(
+    "--sizes", type=command.Sizes(), default="1000,5000,10000,50000", show_default=True, help="Pods, one column each."
+)
 @click.option("--agents", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(2), help="Of each kind.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Medians are over these.")
 @click.option("--note", default="", help="Kept with the results, for example what else the machine did.")
 @click.option("--output", default=RESULTS, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--target", help="HOST:PORT of a control plane that runs, instead of sizes of our own.")
-@click.option("--pid", type=int, help="Its process.")
+@click.option(
+    "--target", type=names.UPSTREAM, help="HOST:PORT of a control plane that runs, instead of sizes of our own."
+)
+@click.option("--pid", type=click.IntRange(1), help="Its process.")
 @click.option("--server-name", help="That its certificate holds.")
-@click.option("--roots", type=click.Path(path_type=Path, exists=True), help="PEM: who issued that.")
-@click.option("--token", type=click.Path(path_type=Path, exists=True), help="A ServiceAccount's, for its audience.")
+@click.option("--roots", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM: who issued that.")
+@click.option(
+    "--token",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A ServiceAccount's, for its audience.",
+)
 @click.option("--change", help="A shell command that changes one object of what it serves.")
 def main(
-    sizes: str,
+    sizes: tuple[int, ...],
     agents: int,
     changes: int,
     rounds: int,
@@ -50,16 +60,16 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
         if target is None:
-            columns = {size: _size(int(size), agents, changes, rounds, console) for size in sizes.split(",")}
+            columns = {str(size): _size(size, agents, changes, rounds, console) for size in sizes}
         else:
             if pid is None or server_name is None or roots is None or change is None:
                 raise click.UsageError("--target needs --pid, --server-name, --roots and --change")
             there = Target(target, server_name, roots, token, pid, measure.by_command(change))
             columns = {target: measure.pushes(there, agents, changes, ("change",))}
-    except (measure.Failed, cpu.ProcessGone, TimeoutError) as error:
+    except (measure.Failed, cpu.ProcessGone) as error:
         raise click.ClickException(str(error)) from error
-    write(output, columns, agents, changes, note)
     console.print(report.table(columns, agents))
+    write(output, columns, agents, changes, note)
     console.print(f"figures: {output}")
 
 

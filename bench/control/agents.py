@@ -10,17 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
-import sys
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 
+import click
+
+from ambient.cli import names as cli_names
+from ambient.cli.errors import Failure
 from ambient.xds import names
+from ambient.xds.call import RpcFailed
 from ambient.xds.client import METHOD, NodeName
 from ambient.xds.dial import ControlPlane, dial
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.trust import Trust
+from bench import command
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 class Crowd:
@@ -66,38 +75,56 @@ async def agent(control: ControlPlane, number: int, crowd: Crowd) -> None:
                 crowd.synced()
 
 
-async def main(count: int, control: ControlPlane) -> None:
+async def run(count: int, control: ControlPlane) -> None:
     crowd = Crowd(count)
     tasks = [asyncio.create_task(agent(control, number, crowd), name=f"agent {number}") for number in range(count)]
-    tasks.append(asyncio.create_task(asyncio.to_thread(_until_input_ends), name="input"))
+    tasks.append(asyncio.create_task(_input_ended(), name="input"))
     done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*rest, return_exceptions=True)
-    for task in done:
-        task.result()
+    for found in await asyncio.gather(*done, *rest, return_exceptions=True):
+        if isinstance(found, Exception):  # the others have failed alike
+            raise found
 
 
-def _until_input_ends() -> None:
-    sys.stdin.read()
+async def _input_ended() -> None:
+    """Looked at by a thread that nobody waits for: an agent that fails ends all of this, whatever the input does."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=read, name="input", daemon=True).start()
+    await ended.wait()
 
 
 def _say(what: dict[str, object]) -> None:
     print(json.dumps(what), flush=True)
 
 
-if __name__ == "__main__":
-    number, target, server_name, roots, *token = sys.argv[1:]
-    asyncio.run(
-        main(
-            int(number),
-            ControlPlane(
-                targets=(target,),
-                server_name=server_name,
-                trust=Trust(Path(roots)),
-                token=Path(token[0]) if token else None,
-                connect_s=10,  # many at once, on few cores
-            ),
-        )
+@click.command(cls=command.Command)
+@click.argument("count", type=click.IntRange(1))
+@click.argument("target", type=cli_names.UPSTREAM, metavar="TARGET")
+@click.argument("server_name")
+@click.argument("roots", type=FILE)
+@click.argument("token", type=FILE, required=False)
+def main(count: int, target: str, server_name: str, roots: Path, token: Path | None) -> None:
+    """COUNT simulated agents of the control plane at TARGET, whose certificate has SERVER_NAME and is of ROOTS."""
+    plane = ControlPlane(
+        targets=(target,),
+        server_name=server_name,
+        trust=Trust(roots),
+        token=token,
+        connect_s=10,  # many at once, on few cores
     )
+    try:
+        asyncio.run(run(count, plane))
+    except RpcFailed as error:
+        raise Failure(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

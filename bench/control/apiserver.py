@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
 
+import click
+
+from bench import command
 from bench.control import objects
 
 PAGE = 500
@@ -87,7 +90,7 @@ def pages(some: Iterable[objects.Object]) -> list[bytes]:
     ]
 
 
-async def main(pods: int, services: int, policies: int) -> None:
+async def serve(pods: int, services: int, policies: int) -> None:
     cluster = Cluster(pods, services, policies)
     server = await asyncio.start_server(cluster.serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -97,5 +100,14 @@ async def main(pods: int, services: int, policies: int) -> None:
         cluster.change(int(line))
 
 
+@click.command(cls=command.Command)
+@click.argument("pods", type=click.IntRange(1))
+@click.argument("services", type=click.IntRange(0))
+@click.argument("policies", type=click.IntRange(0))
+def main(pods: int, services: int, policies: int) -> None:
+    """Play the API server of a cluster with so many PODS, SERVICES and POLICIES."""
+    asyncio.run(serve(pods, services, policies))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*map(int, sys.argv[1:])))
+    main()

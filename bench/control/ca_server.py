@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
+
 from ambient.control.api import Json, Kind
 from ambient.control.ca import ControlCA
 from ambient.control.callers import Callers
@@ -26,6 +28,7 @@ from ambient.model.world import World
 from ambient.xds import credentials
 from ambient.xds.ca_server import CertificateService
 from ambient.xds.serving import Server
+from bench import command
 from bench.control.crowd import ACCOUNT, NAMES, account_of, node_of, pod_of
 
 
@@ -65,7 +68,7 @@ async def _only(authority: Authority) -> AsyncGenerator[Authority, None]:
     await asyncio.Event().wait()
 
 
-async def main(pods: int, nodes: int, folder: Path) -> None:
+async def serve(pods: int, nodes: int, folder: Path) -> None:
     world = a_world(pods, nodes)
     gc.freeze()
     authority = roots.found("cluster.local", datetime.now(UTC))
@@ -85,6 +88,14 @@ async def main(pods: int, nodes: int, folder: Path) -> None:
     await asyncio.gather(following, return_exceptions=True)
 
 
-if __name__ == "__main__":
+@click.command(cls=command.Command)
+@click.argument("pods", type=click.IntRange(1))
+@click.argument("nodes", type=click.IntRange(1))
+def main(pods: int, nodes: int) -> None:
+    """Sign for the agents of NODES, which have PODS."""
     with tempfile.TemporaryDirectory(prefix="ambient-bench-") as made:
-        asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), Path(made)))
+        asyncio.run(serve(pods, nodes, Path(made)))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bench import command
 from bench.control.crowd import Answers, Crowd
 from bench.mesh import cpu, machine
 
@@ -26,10 +27,10 @@ RATES = (1, 5, 10)  # times that
 Figures = dict[str, float]
 
 
-@click.command()
-@click.option("--pods", default=10_000, show_default=True, help="In the World.")
-@click.option("--nodes", default=100, show_default=True, help="Agents.")
-@click.option("--seconds", default=60, show_default=True, help="At each rate.")
+@click.command(cls=command.Command)
+@click.option("--pods", type=click.IntRange(1), default=10_000, show_default=True, help="In the World.")
+@click.option("--nodes", type=click.IntRange(1), default=100, show_default=True, help="Agents.")
+@click.option("--seconds", type=click.IntRange(1), default=60, show_default=True, help="At each rate.")
 @click.option("--note", default="", help="Kept with the results, for example what else the machine did.")
 @click.option("--output", default=RESULTS, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def main(pods: int, nodes: int, seconds: int, note: str, output: Path) -> None:
@@ -71,8 +72,8 @@ def _figures(answers: Answers, used_s: float, lasted_s: float) -> Figures:
 @contextlib.contextmanager
 def _server(pods: int, nodes: int) -> Iterator[tuple[int, int, Path]]:
     """Its process, its port, and the file of its roots."""
-    command = [sys.executable, "-m", "bench.control.ca_server", str(pods), str(nodes)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, "-m", "bench.control.ca_server", str(pods), str(nodes)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         line = process.stdout.readline()

@@ -9,9 +9,10 @@ import gc
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterable
+
+import click
 
 from ambient.model.mesh import MeshConfig
 from ambient.xds import names
@@ -20,13 +21,14 @@ from ambient.xds.picture import Picture
 from ambient.xds.proto import discovery_pb2 as pb
 from ambient.xds.snapshot import Changed, Snapshot
 from ambient.xds.wording import Wording
+from bench import command
 from bench.control import worlds
 from bench.mesh import cpu
 
 NODE = pb.Node(id="bench", client_features=[names.MORE])
 
 
-def main(pods: int, streams: int, changes: int) -> dict[str, float]:
+def figures(pods: int, streams: int, changes: int) -> dict[str, float]:
     world = worlds.world(pods)
     bare = _resident_mb()
     begun = time.process_time()  # nothing here waits
@@ -99,5 +101,14 @@ def _resident_mb() -> float:
     return cpu.resident([os.getpid()])
 
 
+@click.command(cls=command.Command)
+@click.argument("pods", type=click.IntRange(1))
+@click.argument("streams", type=click.IntRange(1))
+@click.argument("changes", type=click.IntRange(1))
+def main(pods: int, streams: int, changes: int) -> None:
+    """What the parts cost of a World of PODS, STREAMS agents and CHANGES of each kind."""
+    click.echo(json.dumps(figures(pods, streams, changes)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(*map(int, sys.argv[1:]))))
+    main()

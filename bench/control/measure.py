@@ -40,7 +40,7 @@ class Target:
 def parts(pods: int, agents: int, changes: int) -> Figures:
     """Without a network: see bench.control.inprocess."""
     command = [sys.executable, "-m", "bench.control.inprocess", str(pods), str(agents), str(changes)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, process_group=0)
     if done.returncode:
         raise Failed(f"{' '.join(command[1:])} ended with status {done.returncode}")
     return dict(json.loads(done.stdout))
@@ -105,9 +105,11 @@ def by_command(command: str) -> Callable[[str], float]:
 
 @contextlib.contextmanager
 def _process(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Ask]]:
-    """A process that answers a line, or none, with a line of JSON. Ended with its input."""
+    """A process that answers a line, or none, with a line of JSON. Ended with its input, not by Ctrl-C at ours."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as process:
         said, heard = _pipes(process)
 
         def ask(line: str | None) -> dict[str, Any]:

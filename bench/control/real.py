@@ -19,11 +19,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bench import command
 from bench.control import fakes, measure, report
 from bench.control.__main__ import WIDTH, write
 from bench.control.measure import Figures, Target
 from bench.mesh import cpu
-from hack.kube import config, layout
+from hack.kube import ClusterError, config, layout
 from hack.kube.pki import Pair
 
 RESULTS = Path(__file__).parents[1] / "results" / "control-real.json"
@@ -34,21 +35,24 @@ LOOK_S = 0.01
 SERVER_NAME = f"{fakes.CONTROL}.{fakes.NAMESPACE}.svc"
 
 
-@click.command()
-@click.option("--sizes", default="1000,5000,10000", show_default=True, help="Pods, one column each.")
+@click.command(cls=command.Command)
+@click.option(
+    "--sizes", type=command.Sizes(), default="1000,5000,10000", show_default=True, help="Pods, one column each."
+)
 @click.option("--agents", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(2), help="Of each kind.")
 @click.option("--note", default="", help="Kept with the results, for example what else the machine did.")
 @click.option("--output", default=RESULTS, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
-def main(sizes: str, agents: int, changes: int, note: str, output: Path) -> None:
+def main(sizes: tuple[int, ...], agents: int, changes: int, note: str, output: Path) -> None:
     """Bring up an API server with so many pods, change them one by one, and see what it costs whom."""
+    command.need_root("to bring up a cluster")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
-        columns = {size: _size(int(size), agents, changes, console) for size in sizes.split(",")}
-    except (measure.Failed, cpu.ProcessGone, TimeoutError) as error:
+        columns = {str(size): _size(size, agents, changes, console) for size in sizes}
+    except (measure.Failed, cpu.ProcessGone, ClusterError) as error:
         raise click.ClickException(str(error)) from error
-    write(output, columns, agents, changes, note)
     console.print(report.table(columns, agents))
+    write(output, columns, agents, changes, note)
     console.print(f"figures: {output}")
 
 

@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import trustme
 
 from ambient.identity.signing import ServerCertificate
@@ -21,12 +22,13 @@ from ambient.xds.caller import Caller
 from ambient.xds.credentials import Renewed
 from ambient.xds.server import DiscoveryServer
 from ambient.xds.serving import Server
+from bench import command
 from bench.control import worlds
 
 NAME = "ambient-control.bench"
 
 
-async def main(pods: int, folder: Path) -> None:
+async def serve(pods: int, folder: Path) -> None:
     authority = trustme.CA()
     leaf = authority.issue_cert(NAME)
     authority.cert_pem.write_to_path(str(folder / "roots.pem"))
@@ -59,5 +61,13 @@ def _say(what: dict[str, object]) -> None:
     print(json.dumps(what), flush=True)
 
 
+@click.command(cls=command.Command)
+@click.argument("pods", type=click.IntRange(1))
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def main(pods: int, folder: Path) -> None:
+    """Serve a World of PODS; the roots are put into FOLDER."""
+    asyncio.run(serve(pods, folder))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+    main()

@@ -23,9 +23,11 @@ from ambient.model.mesh import MeshConfig
 from ambient.model.world import World
 from ambient.sources.errors import SourceError
 from ambient.sources.kubernetes import Client, watch
+from bench import command
 from bench.mesh import cpu
 
 CHANGES, BURST = 200, 1000
+LEAST = CHANGES + 2  # pods: with fewer, one would be told to be what it is, which no World shows
 TICK_S = 0.002
 Items = AsyncGenerator[World | SourceError, None]
 
@@ -45,18 +47,25 @@ class Figures:
     burst_worlds: int
 
 
-@click.command()
-@click.option("--pods", default="1000,5000,10000,50000", show_default=True, help="Sizes, separated by commas.")
-@click.option("--measure", hidden=True, type=int, help="Measure this size, in this process.")
-def main(pods: str, measure: int | None) -> None:
+@click.command(cls=command.Command)
+@click.option(
+    "--pods",
+    type=command.Sizes(LEAST),
+    default="1000,5000,10000,50000",
+    show_default=True,
+    help="Sizes, separated by commas.",
+)
+@click.option("--measure", hidden=True, type=click.IntRange(LEAST), help="Measure this size, in this process.")
+def main(pods: tuple[int, ...], measure: int | None) -> None:
     """Follow clusters with a fifth as many services as pods and 500 policies, played by another process."""
     if measure:
         print(json.dumps(asdict(asyncio.run(_measured(measure)))))
         return
     found = []
-    for size in pods.split(","):
-        command = [sys.executable, "-m", "bench.control.source", "--measure", size]
-        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    for size in pods:
+        words = [sys.executable, "-m", "bench.control.source", "--measure", str(size)]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, process_group=0)
+        found.append(json.loads(done.stdout))
     table = Table(*found[0])
     for row in found:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
@@ -129,9 +138,9 @@ async def _pauses() -> float:
 @asynccontextmanager
 async def _api_server(pods: int) -> AsyncIterator[tuple[asyncio.StreamWriter, asyncio.StreamReader]]:
     """Its input and its output."""
-    command = [sys.executable, "-m", "bench.control.apiserver", str(pods), str(pods // 5), "500"]
+    words = [sys.executable, "-m", "bench.control.apiserver", str(pods), str(pods // 5), "500"]
     pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    server = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe)
     assert server.stdin
     assert server.stdout
     try:

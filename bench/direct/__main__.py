@@ -20,8 +20,9 @@ from pathlib import Path
 
 import click
 
-from ambient.capture import Capture, abi, cgroups, direct, netns
+from ambient.capture import Capture, CaptureError, abi, cgroups, direct, netns
 from ambient.model.mesh import CaptureSettings
+from bench import command
 
 NAMES = ("amb-bench-client", "amb-bench-server")
 ADDRESSES = tuple(map(ip_address, ("10.66.1.2", "10.66.1.3")))
@@ -31,12 +32,13 @@ CASES = ("no programs", "not enrolled", "direct, by address", "direct, by VIP")
 _numbers = itertools.count(time.time_ns())
 
 
-@click.command()
+@click.command(cls=command.Command)
 @click.option("--rounds", default=31, show_default=True, type=click.IntRange(1))
 def main(rounds: int) -> None:
     """What our programs cost a connection of a process outside of the mesh, and a direct one of an enrolled pod."""
+    command.need_root("to make pods and load programs")
     found: dict[str, list[float]] = {case: [] for case in CASES}
-    with contextlib.ExitStack() as stack:
+    with command.told(CaptureError), contextlib.ExitStack() as stack:
         folder, cgroup = stack.enter_context(_place())
         for case in CASES * rounds:
             with _prepared(case, cgroup, folder / "bpf") as dial:

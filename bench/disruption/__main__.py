@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from bench import ending
+from ambient.lab import LabError
+from bench import command, ending
 from bench.disruption import events, report
 from bench.disruption.scene import MEMBERS, RATE, scene
 
@@ -18,7 +19,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "disruption.json"
 SOME = click.IntRange(1)
 
 
-@click.command()
+@click.command(cls=command.Command)
 @click.option("--members", default=MEMBERS, type=SOME, show_default=True, help="Connections that stay, on each path.")
 @click.option("--rate", default=RATE, type=SOME, show_default=True, help="New connections a second, on each path.")
 @click.option("--write", is_flag=True, help="Keep the result in bench/results/disruption.json.")
@@ -27,7 +28,8 @@ def main(members: int, rate: int, write: bool) -> None:
 
     Exit code 1 where a goal was missed; what was missed is told.
     """
-    with ending.in_order(), scene("benchdisruption") as found:
+    command.need_root("to make a lab")
+    with command.told(LabError, AssertionError), ending.in_order(), scene("benchdisruption") as found:
         outcomes = [events.measure(found, event, members=members, rate=rate) for event in events.EVENTS]
     click.echo(report.table(outcomes))
     if write:
@@ -39,4 +41,5 @@ def main(members: int, rate: int, write: bool) -> None:
     sys.exit(1 if missed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -23,5 +23,7 @@ def arguments(target: str, hours: str, given: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(f"usage:{(__doc__ or '').partition(chr(10))[2].rstrip()}")
     target, hours, *rest = sys.argv[1:]
     os.execv(sys.executable, [sys.executable, "-m", "ambient", *arguments(target, hours, rest)])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from ambient.cli import names
 from ambient.identity import signing
 from ambient.identity.ca import EmbeddedCA
 from ambient.identity.csr import SigningRequest
@@ -29,9 +30,11 @@ from ambient.xds.node_server import NodeService
 from ambient.xds.nodes import PodRef, Report
 from ambient.xds.server import DiscoveryServer
 from ambient.xds.serving import Server
+from bench import command
 
 NAME = "ambient-control.ambient-system.svc"
 DAY = timedelta(days=1)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 class Plane:
@@ -75,12 +78,13 @@ class Plane:
                     await server.start(socket.create_server((host, port), backlog=64), credentials.Renewed(lambda: own))
 
 
-@click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("ca", type=click.Path(path_type=Path))
-@click.argument("host")
-@click.argument("port", type=int)
+@click.command(cls=command.Command)
+@click.argument("source", type=FOLDER)
+@click.argument("ca", type=FOLDER)
+@click.argument("host", type=names.ADDRESS, metavar="HOST")
+@click.argument("port", type=click.IntRange(1, 65535))
 def main(source: Path, ca: Path, host: str, port: int) -> None:
+    """Serve what SOURCE says and sign with the CA of a directory, at HOST and PORT."""
     asyncio.run(Plane(source, ca).serve(host, port))
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import click
 
-from ambient.capture import Capture, cgroups, netns
+from ambient.capture import Capture, CaptureError, cgroups, netns
 from ambient.capture.libbpf import Link
 from ambient.model.mesh import CaptureSettings
+from bench import command
 
 NAME = "amb-bench-sockopt"
 ADDRESS, FAR = "10.66.0.2", "10.66.0.9"
@@ -28,12 +29,13 @@ HOOKS = ("links/setsockopt", "links_spare/setsockopt")
 Ask = Callable[[], float]  # nanoseconds per call
 
 
-@click.command()
+@click.command(cls=command.Command)
 @click.option("--rounds", default=61, show_default=True, type=click.IntRange(1))
 def main(rounds: int) -> None:
     """What the setsockopt hook costs a process outside of the mesh, and an enrolled one."""
+    command.need_root("to make a pod and load programs")
     found: dict[str, list[float]] = {}
-    with contextlib.ExitStack() as stack:
+    with command.told(CaptureError), contextlib.ExitStack() as stack:
         folder, cgroup = stack.enter_context(_place())
         for attached in [True, False] * rounds:
             with _capture(cgroup, folder / "bpf", attached) as capture, contextlib.ExitStack() as round_:
@@ -91,8 +93,8 @@ def _processes(capture: Capture, cgroup: Path, loop: Path) -> Iterator[dict[str,
         for each in listeners.values():
             stack.enter_context(each)
         asks: dict[str, Ask] = {}
-        for who, command in commands.items():
-            words = [*command, str(loop), str(CALLS), *([FAR] if command else [])]
+        for who, enter in commands.items():
+            words = [*enter, str(loop), str(CALLS), *([FAR] if enter else [])]
             process = stack.enter_context(_started(words, cgroup))
             asks[who] = lambda process=process: _ask(process)  # type: ignore[misc]
         yield asks

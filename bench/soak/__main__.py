@@ -15,7 +15,9 @@ from pathlib import Path
 
 import click
 
-from bench import ending
+from ambient.cli import numbers
+from ambient.lab import LabError
+from bench import command, ending
 from bench.disruption.loads import Tally
 from bench.disruption.scene import MEMBERS, RATE, Scene, scene
 from bench.soak import churn, report, sampling
@@ -40,12 +42,12 @@ def soak(
     return samples, tallies, came
 
 
-@click.command()
+@click.command(cls=command.Command)
 @click.option(
     "--minutes",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=numbers.Span(1, unit="minutes"),
     help="An hour for docs/reliability.md, five in `make test`.",
 )
 @click.option(
@@ -65,7 +67,9 @@ def soak(
 @click.option("--write", is_flag=True, help="Keep the result in bench/results/soak.json.")
 def main(minutes: float, members: int, rate: int, write: bool) -> None:
     """Load, and pods, policies and certificates that come and go; then nothing may have grown. As root."""
+    command.need_root("to make a lab")
     with (
+        command.told(LabError, AssertionError),
         ending.in_order(),
         scene("soak", certificate_hours=LIFETIME_H) as found,
         found.load(members=members, rate=rate, life_ms=LIFE_MS),
@@ -94,4 +98,5 @@ def main(minutes: float, members: int, rate: int, write: bool) -> None:
         sys.exit("there was no churn, which proves nothing" if not came.pods else "the load had failures")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -99,6 +99,8 @@ class Cluster:
 
     def restart(self, name: str) -> None:
         """Kill everything on a node and start it again, as after a power cut; returns when it is Ready again."""
+        if not layout.STATE.exists():
+            raise ClusterError("there is no cluster: make kube-up")
         self.nodes[name].kill()
         self.power_on(name)
 

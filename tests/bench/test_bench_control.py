@@ -35,7 +35,7 @@ def test_a_change_changes_one_object_and_never_the_same_twice_in_a_row(kind: str
 
 
 def test_every_part_is_measured() -> None:
-    found = inprocess.main(50, 3, 2)
+    found = inprocess.figures(50, 3, 2)
     assert found["resources"] > 60
     assert found.keys() <= report.ROWS.keys() | {"world_mb", "snapshot_mb"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +76,13 @@ def agents(sockets_of: dict[Path, dict[str, Handler]]) -> Iterator[None]:
         thread.join(5)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def abandon(path: Path) -> None:
+    """A socket as a killed agent leaves it."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
 
 
 @pytest.fixture

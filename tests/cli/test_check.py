@@ -30,7 +30,7 @@ def manifests(tmp_path: Path) -> Path:
 def test_good_manifests_are_counted(manifests: Path, run: Run) -> None:
     (manifests / "policy.yaml").write_text(POLICY % "DENY")
     result = run("check", "-f", manifests)
-    assert (result.exit_code, result.stdout) == (0, f"{manifests} is fine: 1 namespaces, 1 policies\n")
+    assert (result.exit_code, result.stdout) == (0, f"{manifests} is fine: 1 namespace, 1 policy\n")
 
 
 def test_one_file_will_do(manifests: Path, run: Run) -> None:
@@ -77,7 +77,7 @@ def test_contradictions_and_broken_files_have_their_places_too(manifests: Path, 
 def test_several_files_are_checked_together_and_the_standard_input_may_be_one(manifests: Path) -> None:
     node = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
     result = CliRunner().invoke(main, ["check", "-f", str(manifests / "shop.yaml"), "-f", "-"], input=node)
-    assert (result.exit_code, result.stdout) == (0, f"{manifests}/shop.yaml, - are fine: 1 nodes, 1 namespaces\n")
+    assert (result.exit_code, result.stdout) == (0, f"{manifests}/shop.yaml, - are fine: 1 node, 1 namespace\n")
 
 
 def test_what_the_mesh_has_no_use_for_is_noted(manifests: Path, run: Run) -> None:
@@ -105,7 +105,7 @@ def test_what_only_the_lab_cannot_play_is_told_by_lab_check_in_the_same_words(ma
 
 def test_what_the_lab_can_play_is_counted_as_the_mesh_does(manifests: Path, run: Run) -> None:
     result = run("lab", "check", "-f", manifests)
-    assert (result.exit_code, result.stdout) == (0, f"{manifests} is fine: 1 namespaces\n")
+    assert (result.exit_code, result.stdout) == (0, f"{manifests} is fine: 1 namespace\n")
 
 
 def test_a_path_that_is_not_there_is_wrong_usage(tmp_path: Path, run: Run) -> None:

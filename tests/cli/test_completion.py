@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,10 @@ def offered(*words: str) -> list[str]:
         pytest.param(("explain", "--to", ""), ["web:"], id="where to"),
         pytest.param(("trace", "--pod", "b"), ["bank/teller"], id="a pod to watch"),
         pytest.param(("verify", ""), ["shop"], id="a namespace to prove"),
+        pytest.param(("get", "workloads", "-o", ""), ["table", "json"], id="what there is to choose from"),
+        pytest.param(("lab", "r"), [], id="nothing that is not for people"),
+        pytest.param(("as",), [], id="no command that is not either"),
+        pytest.param(("ca", "ro"), ["rotate"], id="a step"),
         pytest.param(("lab", "logs", "n"), ["node/node1", "node/node2"], id="logs"),
         pytest.param(("lab", "label", "ns/"), ["ns/shop"], id="a namespace to label"),
         pytest.param(("lab", "label", "pod/shop/"), ["pod/shop/client", "pod/shop/web"], id="a pod to label"),
@@ -67,3 +74,12 @@ def test_where_nothing_may_be_seen_nothing_is_offered(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert offered("lab", "exec", "") == offered("lab", "status", "--lab", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_its_script(shell: str) -> None:
+    environment = {**os.environ, "_AMBIENT_COMPLETE": f"{shell}_source"}
+    command = [sys.executable, "-m", "ambient"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_AMBIENT_COMPLETE={shell}_complete" in done.stdout

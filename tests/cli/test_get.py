@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from click.testing import Result
 from observe.worlds import a_pod, a_service, a_world
 
+from ambient.cli.errors import Exit
 from ambient.model.mesh import AuthorizationPolicy
 
-from .conftest import agents, handlers
+from .conftest import abandon, agents, handlers
 
 WORLD = a_world(
     a_pod("shop/client-1", "10.0.0.2", node="a"),
@@ -85,11 +87,30 @@ def test_a_socket_may_be_named(lab: Path, run: Run) -> None:
 
 def test_a_dead_agent_is_warned_of_and_the_others_shown(lab: Path, run: Run) -> None:
     (lab / "c" / "run").mkdir(parents=True)
-    (lab / "c" / "run" / "admin.sock").touch()
+    abandon(lab / "c" / "run" / "admin.sock")
     result = run("get", "services", "-o", "json")
     assert result.exit_code == 0
     assert "not everything is shown: nobody listens at" in result.stderr
     assert len(json.loads(result.stdout)) == 1
+
+
+def test_a_lab_without_nodes_is_there_and_has_no_agent(places: Path, run: Run) -> None:
+    (places / "lab" / "two").mkdir(parents=True)
+    result = run("get", "workloads", "--lab", "two")
+    assert result.exit_code == Exit.NOBODY
+    assert "lab 'two' has no agent: it has no nodes" in result.stderr
+
+
+def test_whom_only_root_may_ask_is_not_missing(places: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    abandon(places / "admin.sock")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for command in (("get", "workloads"), ("explain", "--from", "shop/a", "--to", "web:80")):
+        result = run(*command)
+        assert result.exit_code == Exit.LACKING
+        assert "it is for root only" in result.stderr
 
 
 def test_this_nodes_agent_comes_first(places: Path, run: Run) -> None:

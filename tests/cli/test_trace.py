@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from click.testing import Result
 from observe.worlds import a_pod, a_world
 
 from ambient.observe import trace_needs
+from tests import slowness
 
 from .conftest import agents, handlers
 
@@ -47,9 +49,16 @@ def traffic() -> None:
         socket.create_connection((SERVER, 1), source_address=(CLIENT, 0))
 
 
+def left_by_it() -> tuple[list[str], list[str]]:
+    """What is mounted where it mounts, and what is there; elsewhere others mount as they like."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    places = ("/sys/kernel/tracing", "/sys/kernel/debug", "/lib/modules")
+    return [line for line in lines if line.split()[1] in places], os.listdir("/lib/modules")
+
+
 @pytest.mark.kernel
 def test_a_connection_a_reset_and_a_refusal_are_told_in_words(agent: Path) -> None:
-    before = Path("/proc/self/mounts").read_text(), os.listdir("/lib/modules")
+    before = left_by_it()
     command = [sys.executable, "-m", "ambient", "trace", "--socket", str(agent), "-o", "json", "--for", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
@@ -69,7 +78,7 @@ def test_a_connection_a_reset_and_a_refusal_are_told_in_words(agent: Path) -> No
     ):
         assert part in texts
     assert ELSEWHERE not in out
-    assert before == (Path("/proc/self/mounts").read_text(), os.listdir("/lib/modules"))
+    assert left_by_it() == before
 
 
 @pytest.mark.kernel
@@ -81,6 +90,21 @@ def test_one_pod_can_be_watched_alone(agent: Path) -> None:
         traffic()
         out, _ = tracer.communicate(timeout=30)
     assert (tracer.returncode, out) == (0, "")
+
+
+@pytest.mark.kernel
+def test_who_reads_no_further_ends_it_at_once(agent: Path) -> None:
+    """Neither the rest of --for is waited for, nor does the tracer tell of it."""
+    command = [sys.executable, "-m", "ambient", "trace", "--socket", str(agent), "--for", "3600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        assert tracer.stdout is not None
+        assert tracer.stderr.readline().startswith("Watching ")
+        tracer.stdout.close()
+        deadline = time.monotonic() + slowness.seconds(20)
+        while tracer.poll() is None and time.monotonic() < deadline:
+            traffic()
+        assert (tracer.poll(), tracer.stderr.read()) == (1, "")
 
 
 def test_what_is_missing_is_named_with_its_package(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import os
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +20,9 @@ from ambient.agent.cni import apiserver, install, removal
 from ambient.agent.cni.conflist import OWN
 from ambient.agent.cni.removal import Finding
 from ambient.cli import main
+from ambient.dataplane import leftover
 from ambient.observe.admin import AdminServer
+from tests.dataplane.test_leftover import engine
 
 NODES_OWN = '{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
 
@@ -168,6 +174,48 @@ def test_a_running_agent_is_waited_for_until_nothing_is_captured_or_leaving(node
     assert (done.exit_code, agent.captured, agent.leaving) == (0, 0, 0)
     assert agent.looked == 1, "it need not find out by itself"
     assert "no pod of this node is captured any more" in done.output
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_the_engine_of_a_dead_agent_is_ended_and_named(node: Path, output: str) -> None:
+    (node / "run" / "admin.sock").touch()
+    with engine(node / "run") as process:
+        done = uninstall(node, "-o", output)
+        assert process.wait(1) == -signal.SIGINT
+    said = f"engine {process.pid}, which an agent had left, is ended, with the connections that it carried"
+    assert (done.exit_code, said in done.stdout) == (0, True), done.output
+    if output == "json":
+        assert json.loads(done.stdout)["engines"] == [process.pid]
+
+
+def test_a_living_agents_engine_is_the_agents(node: Path, agent: Agent) -> None:
+    with engine(node / "run") as process:
+        assert uninstall(node).exit_code == 0
+        assert process.poll() is None
+    assert not agent.captured
+
+
+def test_an_agent_that_does_not_answer_is_left_alone_with_its_engine(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("ambient.cli.uninstall"), "AGENT_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as silent, engine(node / "run") as process:
+        silent.bind(str(node / "run" / "admin.sock"))
+        silent.listen()
+        done = uninstall(node, "--wait", "0.3")
+        assert process.poll() is None
+    assert (done.exit_code, "does not answer, and is left alone: end it" in done.stderr) == (0, True)
+
+
+def test_without_root_it_says_so(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/opt/cni/bin")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    for module, name in ((leftover, "end"), (install, "uninstall")):
+        monkeypatch.setattr(module, name, refuse)
+        done = uninstall(node)
+        assert (done.exit_code, "run this as root" in done.stderr) == (4, True)
 
 
 def test_the_wait_has_an_end(node: Path, agent: Agent) -> None:

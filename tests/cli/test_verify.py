@@ -19,7 +19,7 @@ from ambient.model.mesh import MtlsMode, PeerAuthentication
 from ambient.observe.admin import Handler
 from ambient.observe.evidence import Row, Seen, Witness, evidence
 
-from .conftest import agents
+from .conftest import abandon, agents
 
 Run = Callable[..., Result]
 STRICT = PeerAuthentication(namespace="shop", name="strict", mode=MtlsMode.STRICT)
@@ -74,7 +74,7 @@ def test_json_says_the_same_every_time(run: Run) -> None:
 def test_a_dead_agent_leaves_its_pods_unproven(places: Path, run: Run) -> None:
     nodes = places / "lab" / "one" / "nodes"
     (nodes / "b" / "run").mkdir(parents=True)
-    (nodes / "b" / "run" / "admin.sock").touch()
+    abandon(nodes / "b" / "run" / "admin.sock")
     with agents({nodes / "a" / "run" / "admin.sock": verbs("a", STRICT)}):
         result = run("verify", "shop")
     assert result.exit_code == Exit.NO
@@ -186,6 +186,30 @@ def test_without_kubectl_it_is_said_what_to_do(run: Run, monkeypatch: pytest.Mon
     kubectl._command.cache_clear()
     assert result.exit_code == Exit.LACKING
     assert "cannot run /nowhere/kubectl" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo no JSON", r"printed no list of objects but b'no JSON\n'"),
+        ("echo 3", r"printed no list of objects but b'3\n'"),
+        ("exit 7", "failed: it ended with 7"),
+        ("echo 'E1129 19:49:33.6 1 memcache.go:265] \"Unhandled\"' >&2; echo refused >&2; exit 1", "failed: refused\n"),
+    ],
+    ids=["no JSON", "other JSON", "silent", "its log"],
+)
+def test_what_a_kubectl_that_cannot_tell_says_is_told(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv(kubectl.ENV, str(tmp_path / "kubectl"))
+    kubectl._command.cache_clear()
+    result = run("verify", "shop", "--cluster")
+    kubectl._command.cache_clear()
+    assert result.exit_code == Exit.NOBODY
+    assert said in result.stderr
+    assert "E1129" not in result.stderr
 
 
 def test_a_cluster_without_agents_is_nobody_to_ask(cluster: Path, run: Run) -> None:

@@ -17,6 +17,7 @@ class Kernel:
     def __init__(self, most: int = 100) -> None:
         self.verdicts: dict[tuple[int, Place], Verdict] = {}
         self.live: list[Flow] = []
+        self.bytes: dict[Flow, tuple[int, int]] = {}  # of those of whom something can be said
         self.ring: list[Ended] = []
         self.said: list[str] = []
         self.fails = 0  # so many times destroy() does
@@ -40,6 +41,9 @@ class Kernel:
     def flows(self) -> list[Flow]:
         self.said.append("flows")
         return list(self.live)
+
+    def carried(self, flows: Iterable[Flow]) -> dict[Flow, tuple[int, int]]:
+        return {flow: self.bytes[flow] for flow in flows if flow in self.bytes}
 
     def destroy(self, flows: Iterable[Flow]) -> int:
         if self.fails:

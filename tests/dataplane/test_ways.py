@@ -322,8 +322,12 @@ async def test_what_is_not_listed_any_more_is_recorded(node: Node) -> None:
 async def test_what_is_alive_is_told_with_its_decision(node: Node) -> None:
     node.dial()
     flow = node.connect(endpoint=NEAR)
-    ((seen, ending),) = await node.ways.live()
+    ((seen, ending, counted),) = await node.ways.live()
     assert (seen.path, ending.reason, ending.source) == ("direct", "open", "10.1.0.1:40001")
+    assert not counted, "nobody found its socket"
+    node.kernel.bytes[flow] = 5, 7
+    ((_, ending, counted),) = await node.ways.live()
+    assert (ending.sent, ending.received, counted) == (5, 7, True)
     assert await node.ways.numbers() == {flow.number}
     assert (flow.source, flow.destination) in await node.ways.admitted()
     node.kernel.end(flow)

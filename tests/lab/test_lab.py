@@ -286,23 +286,36 @@ def test_a_change_that_does_not_get_ready_says_that_it_stays(tmp_path: Path) -> 
     pod = a_pod("cold", container={"readinessProbe": {"exec": {"command": ["false"]}}})
     (tmp_path / "cold.json").write_text(json.dumps(pod))
     done = cli("apply", "--lab", NAME, "-f", str(tmp_path / "cold.json"), "--timeout", "0.5")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (1, "pod/shop/cold created\n")
     assert "pod shop/cold is not ready" in done.stderr
     assert "The change was made and stays: take it away with `ambient lab delete -f`." in done.stderr
     status = cli("status", "--lab", NAME).stdout
     assert "readiness probe failed" in next(line for line in status.splitlines() if line.startswith("shop/cold"))
-    assert cli("delete", "--lab", NAME, "-f", str(tmp_path / "cold.json")).returncode == 0
+    done = cli("delete", "--lab", NAME, "-f", str(tmp_path / "cold.json"))
+    assert (done.returncode, done.stdout) == (0, "pod/shop/cold deleted\n")
 
 
 @pytest.mark.usefixtures("lab")
 def test_what_makes_no_difference_is_told_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "pod.json").write_text(json.dumps(a_pod("image", container={"image": "nginx"})))
     done = cli("apply", "--lab", NAME, "-f", str(tmp_path))
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "pod/shop/image created\n")
+    assert cli("apply", "--lab", NAME, "-f", str(tmp_path)).stdout == "pod/shop/image unchanged\n"
+    label = ("label", "--lab", NAME, "pod/shop/image", "a=b")
+    assert [cli(*label).stdout for _ in range(2)] == ["pod/shop/image labeled\n", "pod/shop/image unchanged\n"]
     assert done.stderr.startswith(
         f"Note: {tmp_path}/pod.json: document 1 (Pod shop/image): spec.containers[0].image: no"
     )
     assert cli("delete", "--lab", NAME, "-f", str(tmp_path)).stderr == ""
+
+
+@pytest.mark.usefixtures("lab")
+def test_manifests_without_an_object_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    for verb in ("apply", "delete"):
+        done = cli(verb, "--lab", NAME, "-f", str(tmp_path))
+        said = "Note: there is no object in these manifests: nothing was changed\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
 
 
 def test_an_agent_that_does_not_converge_is_named_with_what_it_waits_for(lab: Lab) -> None:

@@ -103,6 +103,7 @@ def test_an_open_one_is_listed_and_proves_what_it_is(mesh: Mesh) -> None:
     near.say("kept", "echo hello")
     (row,) = mesh.agent("node2", "connections")
     assert (row["path"], row["source"], row["destination"]) == ("direct", "shop/near", "shop/web")
+    assert (row["bytes_sent"], row["bytes_received"]) == (len("echo hello\n"), len("hello\n"))
     result = CliRunner().invoke(main, ["verify", "shop", "--lab", mesh.layout.lab, "-o", "json"])
     found = json.loads(result.stdout)
     assert (found["problems"], found["proven"], result.exit_code) == ([], True, 0)

@@ -237,6 +237,17 @@ def test_a_dead_socket_is_said_to_be_dead(path: Path) -> None:
         call(path, "status")
 
 
+def test_what_is_no_socket_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=r"is no socket: an agent's is admin\.sock"):
+        call(tmp_path, "status")
+
+
+@pytest.mark.parametrize("said", [b"3", b"{}", b"[]", b'"ok"', b"HTTP/1.1 400 Bad Request"])
+def test_who_answers_as_no_agent_does_is_none(said: bytes) -> None:
+    with pytest.raises(NoAnswer, match="no Ambient agent: it said"):
+        client.result(said, "there")
+
+
 def test_a_path_too_long_for_a_socket_is_no_crash(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="cannot connect"):
         call(tmp_path / ("x" * 120), "status")

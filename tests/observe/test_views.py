@@ -6,7 +6,7 @@ import json
 
 from ambient.model.mesh import Action, AuthorizationPolicy, MtlsMode, OutboundMode, PeerAuthentication, TrafficPolicy
 from ambient.observe import views
-from ambient.observe.records import Ending, Flow, Party
+from ambient.observe.records import Ending, Flow, Open, Party
 
 from .worlds import a_pod, a_service, a_world
 
@@ -66,12 +66,14 @@ def test_connections_come_oldest_first_with_both_ends() -> None:
         rule="outside",
     )
     young = Ending(connection="2", started_ns=2_000_000_000, source="10.0.0.2:1", dialled="10.0.0.3:8080", sent=5)
-    rows = views.connections([(flow, young), (flow, young._replace(connection="1", started_ns=1, dialled=""))])
+    old = young._replace(connection="1", started_ns=1, dialled="")
+    rows = views.connections([Open(flow, young), Open(flow, old, counted=False)])
     assert [row["connection"] for row in rows] == ["1", "2"]
     assert [row["destination_address"] for row in rows] == ["192.0.2.9", "10.0.0.3:8080"]
     assert rows[1]["source"] == "shop/client"
     assert rows[1]["destination"] == ""
-    assert rows[1]["bytes_sent"] == 5
+    assert (rows[1]["bytes_sent"], rows[1]["bytes_received"]) == (5, 0)
+    assert (rows[0]["bytes_sent"], rows[0]["bytes_received"]) == (None, None), "not known is not none"
 
 
 def test_every_row_is_json_as_it_is() -> None:

@@ -169,6 +169,7 @@ BROKEN = {
         namespace("x") + "kind: Pod\n",
         "bad.yaml: document 1: line 4, column 1: expected YAML, found the key 'kind' twice",
     ),
+    "a list as a key": ("{[x]: y}", "bad.yaml: document 1: line 1, column 2: expected YAML, found unhashable key"),
     "code": ("!!python/object/apply:os.system [x]", "bad.yaml: document 1: line 1, column 1: expected YAML, found"),
     "no text": (b"\x80\x81", "bad.yaml: document 1: expected YAML, found"),
     "very deep": (

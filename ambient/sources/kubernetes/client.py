@@ -157,5 +157,8 @@ def connect(kubeconfig: Path | None = None, service_account: Path = Path(SERVICE
         if config is None:
             raise ConfigError("no current context")
         return Client(config)
+    except (LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        why = f"expected a kubeconfig, `kubectl config view` shows one; {type(error).__name__}: {error}"
+        raise NoCluster(f"no API server to talk to: {where}: {why}") from error
     except UNUSABLE as error:
         raise NoCluster(f"no API server to talk to: {where}: {type(error).__name__}: {error}") from error

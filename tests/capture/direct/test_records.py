@@ -47,6 +47,9 @@ def test_bytes_and_outcome_are_exact(
     (flow,) = pair.capture.direct.flows() or [None]
     if flow:  # the server may have ended it by now
         assert (flow.admitted, flow.dialled, flow.destination) == (True, pair.vip, pair.at)
+        if server_ends == WAIT:  # it acknowledges what it has read, and lives until it is told to go on
+            counted = lambda: pair.capture.direct.carried([flow]) == {flow: (send, receive)}  # noqa: E731
+            assert pods.eventually(counted)
     client.tell(None)
     server.tell("go on")
     client.receive()

@@ -172,7 +172,7 @@ def test_a_token_that_is_gone_is_an_error_of_the_request(tmp_path: Path) -> None
 NOWHERE: dict[str, tuple[str | None, str]] = {
     "no file": (None, "ConfigError: Configuration file .* not found"),
     "no YAML": ("a: [", "ParserError"),
-    "no kubeconfig": ("[]", "AttributeError"),
+    "no kubeconfig": ("[]", "expected a kubeconfig, `kubectl config view` shows one; AttributeError"),
     "no context": ("{clusters: [], contexts: [], users: []}", "No current context"),
     "no user": (
         "{current-context: c, contexts: [{name: c, context: {cluster: k}}],"
