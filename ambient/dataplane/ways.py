@@ -35,7 +35,6 @@ class Kernel(ended.Kernel, Protocol):
 
     def put(self, client: int, dialled: Place, verdict: direct.Verdict) -> None: ...
     def delete(self, client: int, dialled: Place) -> bool: ...
-    def clear(self) -> None: ...
     def flows(self) -> list[direct.Flow]: ...
     def destroy(self, flows: Iterable[direct.Flow]) -> int: ...
 
@@ -195,11 +194,10 @@ class Ways:
         return found
 
     async def take_over(self) -> None:
-        """What an earlier agent left: none of its verdicts stands, and its connections are decisions, to be judged.
+        """What an earlier agent let through is decisions, to be judged; its verdicts went when capture was opened.
 
         From now on endings are read.
         """
-        await self._in_order(self._kernel.clear)
         world = self._world()
         for flow in await self._in_order(self._kernel.flows):
             question, seen, way = direct_endings.inherited(flow, world, self._pods)

@@ -33,10 +33,6 @@ class Kernel:
         self.said.append("delete")
         return self.verdicts.pop((client, dialled), None) is not None
 
-    def clear(self) -> None:
-        self.said.append("clear")
-        self.verdicts.clear()
-
     def flows(self) -> list[Flow]:
         self.said.append("flows")
         return list(self.live)

@@ -9,7 +9,9 @@ import pytest
 
 from ambient.capture.abi import Kind
 from ambient.capture.direct import Endpoint, Place
-from ambient.dataplane import ways
+from ambient.dataplane import abi, ways
+from ambient.dataplane.questions import label
+from ambient.dataplane.wire import Message
 from ambient.model.mesh import (
     Action,
     AuthorizationPolicy,
@@ -229,9 +231,11 @@ async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_worl
 
 
 async def next_agent(kernel: Kernel, *more: object) -> Node:
+    kernel.verdicts.clear()  # as capture does when it is opened
     node = Node(*more, kernel=kernel, first_id=1000)
-    await node.ways.take_over()
     node.proxy.inherit([])
+    await node.ways.take_over()
+    node.proxy.judge_all()
     await node.settled()
     return node
 
@@ -243,7 +247,6 @@ async def test_the_next_agent_keeps_what_is_allowed_and_ends_what_is_not(node: N
     kept, doomed = node.connect(endpoint=NEAR), node.connect(OUTSIDE)
     after = await next_agent(node.kernel, CLOSED)
     assert (kept in after.kernel.live, doomed in after.kernel.live) == (True, False)
-    assert after.kernel.verdicts == {}, "connections miss once, and are decided anew"
     ((flow, _),) = after.records.direct
     assert (flow.verdict, flow.reason, flow.source.workload) == ("deny", "not_in_registry", "client")
     after.change(DENY)
@@ -282,6 +285,27 @@ async def test_what_the_engine_says_of_a_decision_is_not_said_of_what_went_past_
     ((seen, _),) = after.records.direct
     assert (known.flow.path, known.flow.reporter) == ("tunnel", "source")
     assert (seen.path, seen.reporter, seen.destination.workload) == ("direct", "destination", "near")
+
+
+@in_a_loop
+async def test_what_is_denied_ends_in_the_kernel_too_where_an_engine_has_the_same_decision(node: Node) -> None:
+    """Which was judged, and cut in the engine, before the kernel's connections had names."""
+    answer = node.dial(OUTSIDE)
+    node.connect(OUTSIDE)
+    decision = node.proxy.decisions.get(answer.answer)
+    assert decision is not None
+    assert decision.question is not None
+    text = label(decision.question, decision.flow)
+    after = Node(CLOSED, kernel=node.kernel, first_id=1000)
+    row = abi.AnswerRow(answer=answer.answer, label_len=len(text))
+    after.proxy.inherit([Message(abi.Type.ROW_ANSWER, row, text)])
+    assert [message.type for message in after.link.sent] == [abi.Type.CUT]
+    await after.ways.take_over()
+    after.proxy.judge_all()
+    await after.settled()
+    assert after.kernel.live == []
+    ((flow, _),) = after.records.direct
+    assert (flow.verdict, flow.reason) == ("deny", "not_in_registry")
 
 
 @in_a_loop
