@@ -1,8 +1,9 @@
 """What the kernel does by itself, kept true: verdicts put and taken back, and connections ended that may not go on.
 
 The decisions are made elsewhere. A verdict is taken back before anything else happens: then the kernel lists every
-connection that it had let through, and those that may not go on are ended. What the kernel let in meanwhile it has let
-in by another verdict. Of what ended by itself see ended.py.
+connection that it had let through, and those that may not go on are ended; again, until a look finds neither them nor
+their sockets, for one that is being made can be missed. What the kernel let in meanwhile it has let in by another
+verdict. Of what ended by itself see ended.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from ambient.model.world import World
 from ambient.observe.records import Ending, Flow
 
 T = TypeVar("T")
-AGAIN_S = 0.2  # what could not be ended is tried again
+Cuts = dict[int, set[Place] | None]  # by decision: connections to these endpoints are to end; None: all
+AGAIN_S = 0.02  # what was ended is looked for again, and what could not be ended tried again
+LOOKS = 50  # then it is left, and told of: nothing else may wait for it longer
 log = logging.getLogger(__name__)
 
 
@@ -55,8 +58,11 @@ class Ways:
         in_order: InOrder,
         touched: Callable[[Iterable[str]], None],
         answered: Callable[[Decision, IPAddress, int, bool], None],
+        unfit: str = "",
     ) -> None:
-        """`in_order`: where what blocks is done. `touched(tokens)`: judge again what depends on these.
+        """`unfit`: why the kernel may do nothing by itself here; empty: it may.
+
+        `in_order`: where what blocks is done. `touched(tokens)`: judge again what depends on these.
 
         `answered(decision, ip, port, did)`: an endpoint did, or did not.
         """
@@ -70,10 +76,12 @@ class Ways:
             touched=touched,
             answered=answered,
         )
+        self.unfit = unfit
+        self.left = 0  # connections that were to end, and could not be ended
         self._kernel, self._decisions, self._pods = kernel, decisions, pods
         self._world, self._in_order = world, in_order
         self._standing: dict[int, tuple[int, Place]] = {}  # by number
-        self._cuts: dict[int, set[Place] | None] = {}  # by number: connections to these endpoints are to end; None: all
+        self._cuts: Cuts = {}
         self._cutting = False
         self._due = asyncio.Event()
         self._settled = asyncio.Condition()
@@ -85,7 +93,7 @@ class Ways:
         """Let the kernel go by a decision that is in force. False: it does not, so the engine has to do it all."""
         if decision.id in self._standing:
             return True
-        if decision.way is None or not decision.in_force or not isinstance(decision.question, Outbound):
+        if self.unfit or decision.way is None or not decision.in_force or not isinstance(decision.question, Outbound):
             return False
         question = decision.question
         endpoints = tuple(
@@ -113,6 +121,14 @@ class Ways:
                 self._kernel.delete(*stood)
                 self.ended.withdrawn(number)
 
+    def in_the_way(self, client: str, server: str) -> str:
+        """What keeps two pods of this node, by workload key, from the direct path, besides policies; empty: nothing."""
+        if self.unfit:
+            return f"a direct connection could not be ended here: {self.unfit}"
+        if (what := self.ended.aside.get((client, server))) is not None:
+            return f"the two go through the engine for some minutes, because a connection {what}"
+        return ""
+
     def __len__(self) -> int:
         return len(self._standing)
 
@@ -139,34 +155,55 @@ class Ways:
 
     async def run(self) -> None:
         """Read what ended, end what must not go on; never returns."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._due.wait()
                 self._due.clear()
                 cuts, self._cuts, self._cutting = self._cuts, {}, True
-                try:
-                    await self._in_order(partial(self._end, cuts))
-                except (CaptureError, OSError) as error:
-                    log.error("trying again to end direct connections: %s", error)  # noqa: TRY400
-                    for number, places in cuts.items():
-                        self._to_end(number, places)
-                    loop.call_later(AGAIN_S, self._due.set)
+                await self._end_all(cuts)
                 self._cutting = False
                 async with self._settled:
                     self._settled.notify_all()
         finally:
             self.ended.end()
 
-    def _end(self, cuts: dict[int, set[Place] | None]) -> None:
-        """Beside the event loop."""
-        doomed = []
-        for flow in self._kernel.flows():
-            places = cuts.get(flow.number, set())
-            if places is None or flow.destination in places:
-                doomed.append(flow)
-        if doomed:
-            self._kernel.destroy(doomed)
+    async def _end_all(self, cuts: Cuts) -> None:
+        seen: dict[direct.Flow, None] = {}
+        left: list[direct.Flow] = []
+        why = ""
+        for _ in range(LOOKS):
+            before = why
+            left, why = await self._in_order(partial(self._end, cuts, seen))
+            if not left and not why:
+                return
+            if why and not before:
+                log.error("trying again to end direct connections: %s", why)
+            await asyncio.sleep(AGAIN_S)
+        self.left += max(1, len(left))
+        log.error(
+            "%d connections past the engine that are denied now could not be ended, and go on; no new ones are let "
+            "through. Ending the client's pod ends them. %s",
+            len(left),
+            "; ".join([*(f"{self._client(each)} to {each.destination[0]}" for each in left[:3]), why]),
+        )
+
+    def _client(self, flow: direct.Flow) -> str:
+        pod = self._pods.of_cookie(flow.client)
+        return f"pod {pod.workload}" if pod else str(flow.source[0])
+
+    def _end(self, cuts: Cuts, seen: dict[direct.Flow, None]) -> tuple[list[direct.Flow], str]:
+        """Beside the event loop; those that were there at this look, and what went wrong. `seen`: at earlier ones, too.
+
+        The kernel's list says when a client's socket is gone, of a server's only the sockets do.
+        """
+        listed: list[direct.Flow] = []
+        try:
+            listed = [flow for flow in self._kernel.flows() if _is_cut(flow, cuts)]
+            seen.update(dict.fromkeys(listed))
+            found = self._kernel.destroy(seen) if seen else 0
+        except (CaptureError, OSError) as error:
+            return listed or list(seen), str(error)
+        return listed or (list(seen) if found else []), ""
 
     async def live(self) -> list[tuple[Flow, Ending]]:
         """Every connection past the engine that is open now; of the others everything is recorded."""
@@ -203,3 +240,8 @@ class Ways:
             question, seen, way = direct_endings.inherited(flow, world, self._pods)
             self._decisions.inherit(flow.number, question, seen, way)
         self.ended.begin()
+
+
+def _is_cut(flow: direct.Flow, cuts: Cuts) -> bool:
+    places = cuts.get(flow.number, set())
+    return places is None or flow.destination in places

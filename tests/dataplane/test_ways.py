@@ -9,7 +9,7 @@ import pytest
 
 from ambient.capture.abi import Kind
 from ambient.capture.direct import Endpoint, Place
-from ambient.dataplane import abi, ways
+from ambient.dataplane import abi
 from ambient.dataplane.questions import label
 from ambient.dataplane.wire import Message
 from ambient.model.mesh import (
@@ -129,23 +129,6 @@ def test_an_unknown_address_that_becomes_known_is_passed_no_more_at_once(node: N
 
 
 @in_a_loop
-async def test_a_denial_takes_the_verdict_back_then_lists_then_ends_what_it_denies(node: Node) -> None:
-    node.dial()
-    doomed, spared = node.connect(endpoint=NEAR), node.kernel.connect(99, (LEGACY_IP, 1), VIP)
-    assert spared is None
-    node.kernel.said.clear()
-    node.change(DENY)
-    assert node.kernel.said == ["delete"], "before anything else"
-    await node.settled()
-    assert node.kernel.said == ["delete", "flows", "destroy 1"]
-    assert doomed not in node.kernel.live
-    ((flow, ending),) = node.records.direct
-    assert (flow.verdict, flow.reason) == ("deny", "denied_by_policy")
-    assert flow.rule == f"AuthorizationPolicy shop/no rule 0 denies {CLIENT} on port 8080"
-    assert (flow.path, ending.reason) == ("direct", "cut")
-
-
-@in_a_loop
 async def test_an_endpoint_that_goes_keeps_its_connections_until_it_would_not_let_them_in(node: Node) -> None:
     node.dial()
     node.connect(endpoint=NEAR)
@@ -197,15 +180,13 @@ async def test_registry_only_ends_what_was_passed(node: Node) -> None:
     assert node.records.direct[0][0].reason == "not_in_registry"
 
 
-@in_a_loop
-async def test_what_cannot_be_ended_is_tried_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "AGAIN_S", 0.0)
-    node.dial()
-    node.connect(endpoint=NEAR)
-    node.kernel.fails = 2
-    node.change(DENY)
-    await node.settled()
-    assert node.kernel.live == []
+def test_where_nothing_could_be_ended_the_engine_does_it_all(kernel: Kernel) -> None:
+    node = Node(kernel=kernel, unfit="tcp_diag is missing")
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    node.dial(OUTSIDE)
+    assert kernel.verdicts == {}
+    said = node.ways.in_the_way("shop/client", "shop/near")
+    assert said == "a direct connection could not be ended here: tcp_diag is missing"
 
 
 def test_an_unchanged_decision_asks_the_kernel_nothing(node: Node) -> None:
