@@ -49,7 +49,7 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   __u64 started = flow ? flow->started : 0;
   if (flow) {
     struct amb_verdict_key dialled = {flow->client, flow->dialled, flow->dialled_port, 0};
-    facts.announced = amb_admits(flow, cookie, bpf_map_lookup_elem(&verdicts, &dialled), ctx->sk != 0);
+    facts.announced = amb_admits(flow, cookie, amb_verdict_for(&dialled), ctx->sk != 0);
   }
 
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);

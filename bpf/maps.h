@@ -104,6 +104,16 @@ struct {
   __type(value, struct amb_verdict);
 } verdicts SEC(".maps");
 
+/* Its one entry: until when verdicts hold without another word of the agent, ns of CLOCK_BOOTTIME. Written by the agent
+ * again and again as long as it lives, read by whoever reads `verdicts`: when nobody has been there for long who could
+ * take them back they count as missing. 0, of a new map, is over. */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u64);
+} lease SEC(".maps");
+
 /* A client's socket -> what connect decided for it. Written by connect and sockops, read by sockops and getpeername.
  * Dies with the socket, or when it connects otherwise. */
 struct {
@@ -145,6 +155,18 @@ static inline __attribute__((always_inline)) __u8 amb_present(const void *entry)
   __u8 yes = entry != 0;
   barrier_var(yes);
   return yes;
+}
+
+static inline __attribute__((always_inline)) __u8 amb_lease_is_over(void) {
+  __u32 only = 0;
+  const __u64 *until = bpf_map_lookup_elem(&lease, &only);
+  return !until || *until <= bpf_ktime_get_boot_ns();
+}
+
+/* The verdict that holds at this moment, or none. */
+static inline __attribute__((always_inline)) const struct amb_verdict *
+amb_verdict_for(const struct amb_verdict_key *key) {
+  return amb_lease_is_over() ? 0 : bpf_map_lookup_elem(&verdicts, key);
 }
 
 static inline __attribute__((always_inline)) void amb_count(__u32 reason) {

@@ -128,6 +128,7 @@ class Convergence:
         while True:
             await asyncio.sleep(TICK_S)
             try:
+                await self._ways.stand_by()
                 for mended in await self._in_order(self._capture.verify):
                     log.warning("capture was tampered with: %s", mended)
                 moved = await self._enrolment.moved()
@@ -180,6 +181,7 @@ class Convergence:
         """The pods are known, so that what the kernel let through for an earlier agent has names; then be asked."""
         if self._listening:
             return
+        await self._ways.stand_by()
         await self._ways.take_over()
         self._proxy.judge_all()
         self._listening = True

@@ -153,6 +153,7 @@ class Agent:
             in_order=self.in_order,
             touched=self.proxy.touched,
             answered=self.proxy.answered,
+            lease_s=self.settings.lease_s,
             unfit=await self.unfit(),
         )
         self.proxy.let_pass(self.ways, self.enrolment.cookie_of)

@@ -38,6 +38,7 @@ class Kernel(ended.Kernel, Protocol):
 
     def put(self, client: int, dialled: Place, verdict: direct.Verdict) -> None: ...
     def delete(self, client: int, dialled: Place) -> bool: ...
+    def renew(self, seconds: float) -> None: ...
     def flows(self) -> list[direct.Flow]: ...
     def destroy(self, flows: Iterable[direct.Flow]) -> int: ...
 
@@ -58,9 +59,10 @@ class Ways:
         in_order: InOrder,
         touched: Callable[[Iterable[str]], None],
         answered: Callable[[Decision, IPAddress, int, bool], None],
+        lease_s: float,
         unfit: str = "",
     ) -> None:
-        """`unfit`: why the kernel may do nothing by itself here; empty: it may.
+        """`lease_s`: how long verdicts hold without stand_by(). `unfit`: why there are none here; empty: there may be.
 
         `in_order`: where what blocks is done. `touched(tokens)`: judge again what depends on these.
 
@@ -79,7 +81,7 @@ class Ways:
         self.unfit = unfit
         self.left = 0  # connections that were to end, and could not be ended
         self._kernel, self._decisions, self._pods = kernel, decisions, pods
-        self._world, self._in_order = world, in_order
+        self._world, self._in_order, self._lease_s = world, in_order, lease_s
         self._standing: dict[int, tuple[int, Place]] = {}  # by number
         self._cuts: Cuts = {}
         self._cutting = False
@@ -113,6 +115,10 @@ class Ways:
         self._full = False
         self._standing[decision.id] = question.cookie, place
         return True
+
+    async def stand_by(self) -> None:
+        """To be said again and again: there is somebody who takes verdicts back, so they hold for as long again."""
+        await self._in_order(partial(self._kernel.renew, self._lease_s))
 
     def withdraw(self, numbers: Iterable[int]) -> None:
         """The kernel goes by none of these any more, at once."""
@@ -226,9 +232,9 @@ class Ways:
 
     async def numbers(self) -> frozenset[int]:
         """The decisions that live connections were let through by; of the others' everything is recorded."""
-        found = frozenset(each.number for each in await self._in_order(self._kernel.flows))
+        flows = await self._in_order(self._kernel.flows)
         self.ended.drain()  # as above
-        return found
+        return frozenset(each.number for each in flows)
 
     async def take_over(self) -> None:
         """What an earlier agent let through is decisions, to be judged; its verdicts went when capture was opened.

@@ -59,7 +59,12 @@ class Parts:
             inherit=self.tell("end what is inherited and denied"),
             judge_all=self.tell("judge all that is inherited"),
         )
-        ways = SimpleNamespace(numbers=numbers, take_over=self.note("flows"), settled=self.note("settled"))
+        ways = SimpleNamespace(
+            numbers=numbers,
+            stand_by=self.note("lease"),
+            take_over=self.note("flows"),
+            settled=self.note("settled"),
+        )
         engines = SimpleNamespace(
             inventory=lambda **_: asyncio.sleep(0, SimpleNamespace(messages=[])),
             listen=self.tell("listen"),
@@ -103,6 +108,7 @@ def test_what_an_earlier_agent_allowed_is_judged_before_pods_are_captured() -> N
         "node's addresses",
         "end what is inherited and denied",
         "capture",
+        "lease",
         "flows",
         "judge all that is inherited",
         "listen",
@@ -121,7 +127,8 @@ def test_who_waits_for_readiness_looks_again_at(by: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(convergence, "TICK_S", 0.01 if by == "the next tick" else 60)
 
     async def main() -> None:
-        made, blockers, looked = Parts().convergence(), ["certificate of a pod"], asyncio.Event()
+        parts = Parts()
+        made, blockers, looked = parts.convergence(), ["certificate of a pod"], asyncio.Event()
 
         def is_ready() -> bool:
             looked.set()
@@ -139,5 +146,6 @@ def test_who_waits_for_readiness_looks_again_at(by: str, monkeypatch: pytest.Mon
                 await made.look_again()
             await waiting
         ticking.cancel()
+        assert ("lease" in parts.said) == (by == "the next tick")
 
     asyncio.run(main())

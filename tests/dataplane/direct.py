@@ -89,6 +89,7 @@ class Node:
             in_order=_at_once,
             touched=self.proxy.touched,
             answered=self.proxy.answered,
+            lease_s=60.0,
             unfit=unfit,
         )
         self.proxy.let_pass(self.ways, self.captured.get)

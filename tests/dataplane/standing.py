@@ -19,6 +19,7 @@ class Kernel:
         self.live: list[Flow] = []
         self.ring: list[Ended] = []
         self.said: list[str] = []
+        self.lease = 0.0  # seconds
         self.fails = 0  # so many times destroy() does
         self.misses = 0  # so many times it does not find what is there
         self.late = 0  # so many times it finds a server's end, made when its client's was gone
@@ -34,6 +35,9 @@ class Kernel:
     def delete(self, client: int, dialled: Place) -> bool:
         self.said.append("delete")
         return self.verdicts.pop((client, dialled), None) is not None
+
+    def renew(self, seconds: float) -> None:
+        self.lease = seconds
 
     def flows(self) -> list[Flow]:
         self.said.append("flows")

@@ -180,6 +180,12 @@ async def test_registry_only_ends_what_was_passed(node: Node) -> None:
     assert node.records.direct[0][0].reason == "not_in_registry"
 
 
+@in_a_loop
+async def test_verdicts_hold_for_as_long_again_whenever_the_agent_stands_by_them(node: Node) -> None:
+    await node.ways.stand_by()
+    assert node.kernel.lease == 60.0
+
+
 def test_where_nothing_could_be_ended_the_engine_does_it_all(kernel: Kernel) -> None:
     node = Node(kernel=kernel, unfit="tcp_diag is missing")
     assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}

@@ -57,6 +57,7 @@ REMOVALS: dict[str, tuple[Callable[[Victim], object], str, int]] = {  # who gets
     "server's entry in pods": (lambda v: v.delete("pods", v.pair.server), ENGINE, 1),
     "client's entry in enrolled": (lambda v: v.delete("enrolled", v.pair.client), DIRECT, 1),
     "pin of verdicts": (lambda v: v.unpin("maps/verdicts"), DIRECT, 1),
+    "pin of the lease": (lambda v: v.unpin("maps/lease"), DIRECT, 1),
     "pin of sockets": (lambda v: v.unpin("maps/sockets"), DIRECT, 1),
     "pin of flows": (lambda v: v.unpin("maps/flows"), DIRECT, 1),
     "pin of ended": (lambda v: v.unpin("maps/ended"), DIRECT, 1),
