@@ -242,6 +242,8 @@ enum amb_reason {
   AMB_LOOKUP_DIRECT,     /* announced by this node's connect hook, and still allowed */
   AMB_FLOW_SEALED,       /* established without having been admitted: no byte leaves */
   AMB_FLOW_UNTOLD,       /* ended, and there was no room to tell the agent: never */
+  AMB_FLOW_STOPPED,      /* could not be marked for the engine, so bound to where nothing leaves: never */
+  AMB_FLOW_LOOSE,        /* nor could that be done: never */
 
   AMB_REASONS
 };

@@ -80,6 +80,8 @@ class Reason(enum.IntEnum):
     LOOKUP_DIRECT = 40
     FLOW_SEALED = 41
     FLOW_UNTOLD = 42
+    FLOW_STOPPED = 43
+    FLOW_LOOSE = 44
 
 
 class Kind(enum.IntEnum):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from ambient.capture import direct
+from ambient.capture.abi import Kind
 from ambient.capture.direct import Outcome, Place
 from ambient.capture.errors import CaptureError, TableFullError
 from ambient.dataplane import direct_endings, ended
@@ -234,7 +235,15 @@ class Ways:
         """The decisions that live connections were let through by; of the others' everything is recorded."""
         flows = await self._in_order(self._kernel.flows)
         self.ended.drain()  # as above
+        await self._end_loose(flows)
         return frozenset(each.number for each in flows)
+
+    async def _end_loose(self, flows: list[direct.Flow]) -> None:
+        """What nobody let in the kernel seals by itself before its first byte. One that it could not is ended."""
+        loose = [each for each in flows if each.kind is Kind.DIRECT and each.established_ns and not each.admitted]
+        if loose:
+            log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
+            await self._in_order(partial(self._kernel.destroy, loose))
 
     async def take_over(self) -> None:
         """What an earlier agent let through is decisions, to be judged; its verdicts went when capture was opened.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ambient.dataplane import ways
 from ambient.model.mesh import Action, AuthorizationPolicy, Match, Rule
 from tests.dataplane.direct import NEAR, VIP, Node, in_a_loop
-from tests.dataplane.worlds import CLIENT, LEGACY_IP
+from tests.dataplane.worlds import CLIENT, CLIENT_IP, LEGACY_IP
 
 FROM_CLIENT = Rule(clauses=((Match(principals=(CLIENT.principal,)),),))
 DENY = AuthorizationPolicy(
@@ -65,6 +67,19 @@ async def test_a_servers_end_that_was_made_when_its_client_was_gone_is_ended_too
     node.change(DENY)
     await node.settled()
     assert (node.kernel.late, node.ways.left) == (0, 0)
+
+
+@in_a_loop
+async def test_what_nobody_let_in_and_the_kernel_did_not_seal_is_ended(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.dial()
+    node.connect(endpoint=NEAR)
+    loose = node.connect(endpoint=NEAR, port=40002)
+    node.kernel.live[-1] = replace(loose, admitted=False)
+    await node.ways.numbers()
+    assert [flow.source for flow in node.kernel.live] == [(CLIENT_IP, 40001)]
+    assert "ending 1 direct connections that could not be sealed" in caplog.text
 
 
 @pytest.mark.parametrize("problem", ["", "it is refused"])
