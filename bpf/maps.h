@@ -94,8 +94,9 @@ struct {
 
 /* {client pod, address, port} -> what the agent decided about connections there. Written and deleted by the agent,
  * which deletes at once what does not hold any more: presence is validity, a miss goes through the engine. Read by
- * connect, and again by lookup before a connection gets in. Dies with its pod at the latest, and at the start of the
- * next agent, which begins with an empty one before it does anything else. */
+ * connect, and again by lookup before a connection gets in. Dies with its pod at the latest, and with the next agent's
+ * first configuration. An older agent's connect hook does not read it; the next agent that does begins with an empty
+ * one. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);

@@ -57,7 +57,7 @@ class Convergence:
         self.errors: list[str] = []  # of the source
         self.problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._inherited: list[Message] | None = inherited  # None: judged
-        self._listening = False
+        self._voided = self._listening = False
         self._changed = asyncio.Event()
         self._next: World | None = None
         self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
@@ -83,6 +83,9 @@ class Convergence:
             if self._next is None:
                 continue  # before the first World nothing is judged, and nobody let go
             asked = self._asked
+            if not self._voided:  # by now somebody can decide anew; and this, too, waits for nothing that could fail
+                await self._ways.void()
+                self._voided = True
             touched = await self._worlds.take(self._next)
             self._proxy.world = self._worlds.world  # what is denied now must not wait for anything that could fail
             self._proxy.touched(touched)
@@ -128,7 +131,8 @@ class Convergence:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                await self._ways.stand_by()
+                if self._listening:  # else it is another agent's verdicts that stand
+                    await self._ways.stand_by()
                 for mended in await self._in_order(self._capture.verify):
                     log.warning("capture was tampered with: %s", mended)
                 moved = await self._enrolment.moved()

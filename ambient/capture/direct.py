@@ -132,7 +132,7 @@ class Direct:
         return self._verdicts.delete(_key(client, dialled))
 
     def verdicts(self) -> dict[tuple[int, Place], Verdict]:
-        """Those in force, by client and what it dials."""
+        """Those in force, by client and what it dials: this agent's, and what an earlier one left."""
         found = {}
         for packed, value in self._verdicts.items():
             key, row = abi.VerdictKey.from_buffer_copy(packed), abi.Verdict.from_buffer_copy(value)
@@ -148,6 +148,11 @@ class Direct:
         for packed, _ in list(self._verdicts.items()):
             if abi.VerdictKey.from_buffer_copy(packed).client == client:
                 self._verdicts.delete(packed)
+
+    def clear(self) -> None:
+        """Void everybody's."""
+        for packed, _ in list(self._verdicts.items()):
+            self._verdicts.delete(packed)
 
     def flows(self) -> list[Flow]:
         """Every live one. What was let in under a verdict that delete() took back before this call is among them."""

@@ -21,6 +21,7 @@ from ambient.capture.errors import CaptureError, LibbpfError
 SOCK_OPS, CONNECT4, CONNECT6, SETSOCKOPT = 3, 10, 11, 22  # enum bpf_attach_type
 GETPEERNAME4, GETPEERNAME6, SK_LOOKUP = 29, 30, 36
 _PERCPU_ARRAY = 6  # enum bpf_map_type
+_MOST_MAPS = 64  # of one program: the verifier's limit
 _NETNS_LINK = 5  # enum bpf_link_type
 
 
@@ -60,7 +61,9 @@ class _ProgInfo(ctypes.Structure):
         ("type", ctypes.c_uint32),
         ("id", ctypes.c_uint32),
         ("tag", ctypes.c_uint8 * 8),
-        ("lengths_and_pointers", ctypes.c_uint8 * 48),
+        ("lengths_and_pointers", ctypes.c_uint8 * 36),
+        ("maps", ctypes.c_uint32),
+        ("map_ids", ctypes.c_void_p),
         ("name", ctypes.c_char * 16),
     )
 
@@ -108,6 +111,13 @@ class Program(_Owned):
         _info(self.fd, info, "BPF program")
         return bytes(info.name).decode(errors="replace")
 
+    def maps(self) -> set[int]:
+        """Ids of the maps that it uses."""
+        ids = (ctypes.c_uint32 * _MOST_MAPS)()
+        info = _ProgInfo(maps=_MOST_MAPS, map_ids=ctypes.addressof(ids))
+        _info(self.fd, info, "BPF program")
+        return set(ids[: info.maps])
+
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
@@ -147,6 +157,7 @@ class Map(_Owned):
         info = _MapInfo()
         _info(fd, info, "BPF map")
         self.name: str = info.name.decode()
+        self.id: int = info.id
         self.shape: tuple[int, int, int, int] = (info.type, info.key_size, info.value_size, info.max_entries)
         self._key_size: int = info.key_size
         self._value_size: int = info.value_size

@@ -8,8 +8,7 @@
 A spare is a second link to a program that does the same, so that nothing gets past while one of them is detached. It
 comes after the first, because it counts only what the first did not do.
 
-Opening is a transaction: either everything is loaded, attached and pinned, or what was there before is there again, but
-for verdicts, which no agent is there to answer for any more.
+Opening is a transaction: either everything is loaded, attached and pinned, or what was there before is there again.
 Knows programs and pins; which pods there are, and what is in the maps, is not its business.
 """
 
@@ -81,7 +80,7 @@ class Pins:
             pins = cls(cgroup, directory, _lock(directory, wait))
             undo.callback(pins.close)
             pins._load(undo)
-            pins._void_verdicts()
+            pins._void_what_nobody_kept()
             pins._attach_hooks(HOOKS, undo, replaced)
             pins._adopt_lookups(undo, replaced)
             undo.pop_all()
@@ -177,10 +176,18 @@ class Pins:
         for program in self._lookup_programs(0).values():
             program.close()
 
-    def _void_verdicts(self) -> None:
-        """Before anything is attached: none of an earlier agent, whose hooks may not even have read them, stands."""
-        for key in self.maps["verdicts"]:
-            self.maps["verdicts"].delete(key)
+    def _void_what_nobody_kept(self) -> None:
+        """Verdicts hold only under connect hooks that read them: others were attached by an agent that knew of none."""
+        verdicts = self.maps["verdicts"]
+        for hook in ("connect4", "connect6"):
+            with ExitStack() as opened:
+                link = Link.pinned(self._hook_path(hook))
+                if link and opened.enter_context(link) and self._attached(link):
+                    program = opened.enter_context(Program.by_id(link.state().program))
+                    if verdicts.id in program.maps():
+                        continue
+                for key in verdicts:
+                    verdicts.delete(key)
 
     def _load_object(self, name: str, undo: ExitStack) -> dict[str, Program]:
         with Object(_elf(name), name) as loaded:

@@ -39,6 +39,7 @@ class Kernel(ended.Kernel, Protocol):
 
     def put(self, client: int, dialled: Place, verdict: direct.Verdict) -> None: ...
     def delete(self, client: int, dialled: Place) -> bool: ...
+    def clear(self) -> None: ...
     def renew(self, seconds: float) -> None: ...
     def flows(self) -> list[direct.Flow]: ...
     def destroy(self, flows: Iterable[direct.Flow]) -> int: ...
@@ -245,8 +246,12 @@ class Ways:
             log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
             await self._in_order(partial(self._kernel.destroy, loose))
 
+    async def void(self) -> None:
+        """No verdict of an earlier agent stands any more."""
+        await self._in_order(self._kernel.clear)
+
     async def take_over(self) -> None:
-        """What an earlier agent let through is decisions, to be judged; its verdicts went when capture was opened.
+        """What an earlier agent let through is decisions, to be judged; its verdicts are void by now.
 
         From now on endings are read.
         """

@@ -61,6 +61,7 @@ class Parts:
         )
         ways = SimpleNamespace(
             numbers=numbers,
+            void=self.note("void"),
             stand_by=self.note("lease"),
             take_over=self.note("flows"),
             settled=self.note("settled"),
@@ -88,7 +89,10 @@ class Parts:
 
 async def a_world_comes_to(parts: Parts) -> list[str]:
     """What is said of an agent's first."""
-    made = parts.convergence()
+    return await a_world_comes(parts, parts.convergence())
+
+
+async def a_world_comes(parts: Parts, made: Convergence) -> list[str]:
 
     async def source() -> Any:
         yield a_world()
@@ -104,6 +108,7 @@ async def a_world_comes_to(parts: Parts) -> list[str]:
 
 def test_what_an_earlier_agent_allowed_is_judged_before_pods_are_captured() -> None:
     assert asyncio.run(a_world_comes_to(Parts())) == [
+        "void",
         "judge what changed",
         "node's addresses",
         "end what is inherited and denied",
@@ -119,7 +124,25 @@ def test_what_an_earlier_agent_allowed_is_judged_before_pods_are_captured() -> N
 
 def test_where_nothing_can_be_captured_what_is_inherited_and_denied_ends_all_the_same() -> None:
     said = asyncio.run(a_world_comes_to(Parts(broken=True)))
-    assert said == ["judge what changed", "node's addresses", "end what is inherited and denied"]
+    assert said == ["void", "judge what changed", "node's addresses", "end what is inherited and denied"]
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["decides", "cannot decide yet"])
+def test_an_agent_stands_by_verdicts_as_soon_as_they_are_its_own(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convergence, "TICK_S", 0.0)
+
+    async def main() -> None:
+        parts = Parts(broken=broken)
+        made = parts.convergence()
+        await a_world_comes(parts, made)
+        parts.said.clear()
+        ticking = asyncio.create_task(made.tick())
+        async with asyncio.timeout(2), made.done:
+            await made.done.wait()
+        ticking.cancel()
+        assert ("lease" in parts.said) == (not broken)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("by", ["the next tick", "a certificate that came"])
@@ -127,8 +150,7 @@ def test_who_waits_for_readiness_looks_again_at(by: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(convergence, "TICK_S", 0.01 if by == "the next tick" else 60)
 
     async def main() -> None:
-        parts = Parts()
-        made, blockers, looked = parts.convergence(), ["certificate of a pod"], asyncio.Event()
+        made, blockers, looked = Parts().convergence(), ["certificate of a pod"], asyncio.Event()
 
         def is_ready() -> bool:
             looked.set()
@@ -146,6 +168,5 @@ def test_who_waits_for_readiness_looks_again_at(by: str, monkeypatch: pytest.Mon
                 await made.look_again()
             await waiting
         ticking.cancel()
-        assert ("lease" in parts.said) == (by == "the next tick")
 
     asyncio.run(main())

@@ -36,6 +36,10 @@ class Kernel:
         self.said.append("delete")
         return self.verdicts.pop((client, dialled), None) is not None
 
+    def clear(self) -> None:
+        self.said.append("clear")
+        self.verdicts.clear()
+
     def renew(self, seconds: float) -> None:
         self.lease = seconds
 

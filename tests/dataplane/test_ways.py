@@ -218,8 +218,8 @@ async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_worl
 
 
 async def next_agent(kernel: Kernel, *more: object) -> Node:
-    kernel.verdicts.clear()  # as capture does when it is opened
     node = Node(*more, kernel=kernel, first_id=1000)
+    await node.ways.void()
     node.proxy.inherit([])
     await node.ways.take_over()
     node.proxy.judge_all()
@@ -234,6 +234,7 @@ async def test_the_next_agent_keeps_what_is_allowed_and_ends_what_is_not(node: N
     kept, doomed = node.connect(endpoint=NEAR), node.connect(OUTSIDE)
     after = await next_agent(node.kernel, CLOSED)
     assert (kept in after.kernel.live, doomed in after.kernel.live) == (True, False)
+    assert after.kernel.verdicts == {}, "connections miss once, and are decided anew"
     ((flow, _),) = after.records.direct
     assert (flow.verdict, flow.reason, flow.source.workload) == ("deny", "not_in_registry", "client")
     after.change(DENY)

@@ -129,4 +129,6 @@ def test_new_connections_go_on_while_agents_come_and_go_and_each_has_one_record(
     found = records()
     assert done.worked - 2 * 64 <= len(found) <= done.worked
     assert len({row["connection"] for row in found}) == len(found), "each once"
-    assert {row["path"] for row in found} == {"direct", "tunnel"}, "the engine's until a new agent has decided"
+    assert {row["path"] for row in found} <= {"direct", "tunnel"}
+    tunnels = sum(row["path"] == "tunnel" for row in found)
+    assert tunnels <= len(found) / 2, "the engine's from each new agent's configuration until it has decided"

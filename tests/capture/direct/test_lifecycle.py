@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from ambient.capture import Capture, Role, TableFullError, abi, direct
+from ambient.capture import Capture, CaptureError, Role, TableFullError, abi, direct
 from ambient.capture.abi import Kind
+from ambient.capture.libbpf import Link, Object
 
 from .. import apps, pods
 from .conftest import PORT, Pair
 from .talk import CLOSE, WAIT, answer, talk
 
 pytestmark = pytest.mark.kernel
+
+OLDER = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("cgroup/connect4") int connect4(struct bpf_sock_addr *ctx) { return 1; }
+SEC("cgroup/connect6") int connect6(struct bpf_sock_addr *ctx) { return 1; }
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+"""
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Connect hooks of an agent that knows of no verdicts."""
+    folder = tmp_path_factory.mktemp("older")
+    (folder / "older.c").write_text(OLDER)
+    machine = subprocess.check_output(["cc", "-dumpmachine"], text=True).strip()
+    command = f"clang -O2 -g -target bpf -I/usr/include/{machine} -c older.c -o older.o"
+    subprocess.run(command.split(), cwd=folder, check=True)
+    return (folder / "older.o").read_bytes()
 
 
 @pytest.fixture
@@ -27,25 +48,30 @@ def talking(pair4: Pair) -> pods.Remote:
     return client
 
 
-def test_verdicts_outlive_their_agent_but_not_the_start_of_the_next(
-    pair4: Pair, talking: pods.Remote, node: pods.Node, bpffs: Path
+@pytest.mark.parametrize("hook", ["connect4", "connect6"])
+def test_verdicts_that_an_older_agents_hooks_did_not_read_are_void(
+    pair4: Pair, talking: pods.Remote, node: pods.Node, bpffs: Path, older: bytes, hook: str
 ) -> None:
-    other = pair4.vip[0], 81
-    pair4.allow(other, pair4.endpoint(port=PORT + 1))
-    server = pair4.server.start(apps.serve, str(pair4.at[0]), PORT + 1)
-    assert server.receive() == "listening"
     pair4.capture.close()
-    assert pair4.dial(other)["said"] == b"app", "while there is none"
+    with Object(older, "older") as loaded:
+        loaded.load()
+        with loaded.program(hook) as program, Link.pinned(bpffs / "ambient-v1/links" / hook) or _none() as link:
+            link.update(program)
     pair4.capture = Capture.open(node.cgroup, bpffs)
     assert pair4.capture.direct.verdicts() == {}
-    app = pair4.client.start(apps.dial, *pair4.spelled(other))
-    assert apps.take(pair4.listeners["client"][Role.OUTBOUND])[1] == pair4.spelled(other)
-    assert app.receive()["said"] == b"engine"
     assert len(pair4.capture.direct.flows()) == 1  # and what lives goes on
     talking.tell(None)
     assert talking.receive() == "ended"
-    assert [record.outcome for record in pair4.ended(2)] == [direct.Outcome.CLOSED] * 2
-    server.finish()
+    assert pair4.ended()[0].outcome is direct.Outcome.CLOSED
+    pair4.capture.close()
+
+
+def test_verdicts_without_hooks_are_void(pair4: Pair, node: pods.Node, bpffs: Path) -> None:
+    pair4.allow(pair4.vip)
+    pair4.capture.close()
+    (bpffs / "ambient-v1/links/connect4").unlink()
+    pair4.capture = Capture.open(node.cgroup, bpffs)
+    assert pair4.capture.direct.verdicts() == {}
     pair4.capture.close()
 
 
@@ -85,6 +111,13 @@ def test_uninstalling_leaves_nothing_and_live_connections_go_on(pair4: Pair, tal
     assert talking.receive() == "ended"
 
 
+def test_clear_voids_everybodys(pair4: Pair) -> None:
+    pair4.allow(pair4.vip)
+    pair4.allow(pair4.at)
+    pair4.capture.direct.clear()
+    assert pair4.capture.direct.verdicts() == {}
+
+
 def test_a_full_table_says_so_and_the_rest_goes_through_the_engine(pair4: Pair) -> None:
     cookie, table = pair4.client.netns.cookie, pair4.capture.direct
     verdict = direct.Verdict(1, Kind.REFUSE)
@@ -95,7 +128,7 @@ def test_a_full_table_says_so_and_the_rest_goes_through_the_engine(pair4: Pair) 
     app = pair4.client.start(apps.dial, *pair4.spelled(pair4.vip))
     assert apps.take(pair4.listeners["client"][Role.OUTBOUND])[1] == pair4.spelled(pair4.vip)
     assert app.receive()["said"] == b"engine"
-    table.forget(cookie)
+    table.clear()
     pair4.allow(pair4.vip)
     assert len(table.verdicts()) == 1
 
@@ -120,3 +153,7 @@ def test_a_verdict_with_every_endpoint_comes_back_as_it_was_put(pair: Pair) -> N
     assert pair.capture.direct.verdicts() == {
         (pair.client.netns.cookie, pair.vip): direct.Verdict(number, Kind.DIRECT, endpoints)
     }
+
+
+def _none() -> Link:
+    raise CaptureError("nothing is pinned")

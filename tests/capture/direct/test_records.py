@@ -197,6 +197,9 @@ def test_what_a_dead_agent_left_the_next_one_reads(pair4: Pair, node: pods.Node,
     (record,) = pair4.ended()
     assert record.flow.number == number
     assert [flow.number for flow in pair4.capture.direct.flows()] == [number]
+    ((key, verdict),) = pair4.capture.direct.verdicts().items()
+    assert key == (pair4.client.netns.cookie, pair4.vip)
+    assert verdict == direct.Verdict(number, Kind.DIRECT, (pair4.endpoint(),))
     assert pair4.capture.direct.destroy(pair4.capture.direct.flows()) == 1  # pods that this one has not enrolled
     pair4.capture.close()
 
