@@ -86,8 +86,8 @@ AMB_INLINE int is_strange(const struct amb_socket *socket) {
 // lists flows finds this one, or we find the verdict gone.
 AMB_INLINE int still_stands(const struct amb_socket *socket) {
   struct amb_verdict_key dialled = {socket->client, socket->dialled, socket->dialled_port, 0};
-  const struct amb_verdict *verdict = amb_verdict_for(&dialled);
-  return verdict && verdict->number == socket->number;
+  const struct amb_verdict *verdict = bpf_map_lookup_elem(&verdicts, &dialled);
+  return verdict && verdict->number == socket->number && amb_lease_holds();
 }
 
 AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
