@@ -33,6 +33,7 @@ class Scrape:
             records_dropped=lambda: agent.journal.dropped,
             kernel_verdicts=lambda: len(agent.ways),
             pairs_aside=lambda: len(agent.ways.ended.aside),
+            not_ended=lambda: agent.ways.left,
         )
 
     async def text(self) -> str:

@@ -5,19 +5,17 @@ Pure. Of a decision of ours the record says what was decided; of an earlier agen
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import replace
 
 from ambient.capture import direct
 from ambient.capture.abi import Kind
 from ambient.capture.direct import Outcome
-from ambient.dataplane import outbound, parties
+from ambient.dataplane import outbound, parties, wire
 from ambient.dataplane.decisions import Decision
 from ambient.dataplane.pods import LocalPods
 from ambient.dataplane.questions import Hop, Outbound, Way
 from ambient.model import samenode
-from ambient.model.mesh import IPAddress
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party
 
@@ -45,12 +43,12 @@ def ending(ended: direct.Ended, offset: int) -> Ending:
     """`offset`: realtime_offset()."""
     flow = ended.flow
     refused = ended.outcome is Outcome.REFUSED
-    started, port = flow.started_ns, flow.source[1]
+    started = flow.started_ns
     return Ending(
-        f"direct-{started:x}-{port:x}",
-        "" if refused else f"{_host(flow.source[0])}:{port}",
-        f"{_host(flow.dialled[0])}:{flow.dialled[1]}",
-        "" if refused else f"{_host(flow.destination[0])}:{flow.destination[1]}",
+        f"direct-{started:x}-{flow.source[1]:x}",
+        "" if refused else wire.show(*flow.source),
+        wire.show(*flow.dialled),
+        "" if refused else wire.show(*flow.destination),
         started + offset,
         ended.ended_ns - started,
         flow.established_ns - started if flow.established_ns else 0,
@@ -115,8 +113,3 @@ def _hop(flow: direct.Flow, question: Outbound | None, seen: Flow, world: World,
         client, host = world.workloads[question.client], world.workloads[server.workload]
         hop = outbound.direct_hop(world, client, host, hop, server.cookie, judged, world.service_at(question.to))
     return hop
-
-
-@functools.lru_cache(4096)  # the same few hosts speak all day
-def _host(ip: IPAddress) -> str:
-    return f"[{ip}]" if ip.version == 6 else str(ip)
