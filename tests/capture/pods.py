@@ -128,7 +128,9 @@ class Node:
         self._remotes: list[Remote] = []
         make_netns(self.name)
         forwarding = "net.ipv4.ip_forward=1" + " net.ipv6.conf.all.forwarding=1" * KERNEL_HAS_IPV6
-        sh(f"ip netns exec {self.name} sysctl -qw {forwarding}")
+        # Or a router asks for nobody's address before its own fe80:: is known to be unique, two seconds later.
+        unique = " net.ipv6.conf.default.accept_dad=0" * KERNEL_HAS_IPV6
+        sh(f"ip netns exec {self.name} sysctl -qw {forwarding}{unique}")
 
     def pod(self, *, ipv6: bool = True) -> Pod:
         pod = Pod(self, len(self.pods) + 1, ipv6=ipv6)
