@@ -434,6 +434,6 @@ def test_the_door_of_a_dead_engine_is_removed(tmp_path: Path) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.01)
