@@ -119,6 +119,7 @@ def main() -> None:
     stdin.register(sys.stdin, select.POLLHUP)
     while not stdin.poll(0):
         bpf.perf_buffer_poll(timeout=200)
+    bpf.perf_buffer_poll(timeout=0)  # what came before the end, and we had no turn to read
     os._exit(0)  # the kernel detaches everything; bcc's own clean-up at exit raises
 
 

@@ -16,7 +16,7 @@ from bench.mesh import machine, modes
 
 pytestmark = [
     pytest.mark.kernel,
-    pytest.mark.xdist_group("bench"),
+    pytest.mark.alone,
     pytest.mark.skipif(
         any(shutil.which(program) is None for program in machine.PROGRAMS), reason="needs hack/bench-packages.txt"
     ),

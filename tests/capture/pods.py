@@ -37,6 +37,19 @@ def sh(command: str) -> str:
     return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout
 
 
+def make_netns(name: str, *commands: str) -> None:
+    """A namespace whose lo is up, and what else `ip` is to do in it: few processes, since every test makes some."""
+    subprocess.run(["ip", "netns", "add", name], check=True, capture_output=True)
+    ip_in(name, "link set lo up", *commands)
+
+
+def ip_in(name: str, *commands: str) -> None:
+    """All of it by one `ip`."""
+    subprocess.run(
+        ["ip", "-n", name, "-batch", "-"], input="\n".join(commands), check=True, capture_output=True, text=True
+    )
+
+
 class Remote:
     """A function that runs in a process of its own, and what it sends: its messages, at last its result."""
 
@@ -113,9 +126,11 @@ class Node:
         self.cgroup.mkdir()
         self.pods: list[Pod] = []
         self._remotes: list[Remote] = []
-        sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
+        make_netns(self.name)
         forwarding = "net.ipv4.ip_forward=1" + " net.ipv6.conf.all.forwarding=1" * KERNEL_HAS_IPV6
-        sh(f"ip netns exec {self.name} sysctl -qw {forwarding}")
+        # Or a router asks for nobody's address before its own fe80:: is known to be unique, two seconds later.
+        unique = " net.ipv6.conf.default.accept_dad=0" * KERNEL_HAS_IPV6
+        sh(f"ip netns exec {self.name} sysctl -qw {forwarding}{unique}")
 
     def pod(self, *, ipv6: bool = True) -> Pod:
         pod = Pod(self, len(self.pods) + 1, ipv6=ipv6)
@@ -159,19 +174,19 @@ class Pod:
         self.cgroup = node.cgroup / f"pod{self.uid}"
         self.cgroup.mkdir()
         self._remotes: list[Remote] = []
-        sh(f"ip netns add {self.name} && ip -n {self.name} link set lo up")
+        make_netns(self.name)
         if not ipv6 and KERNEL_HAS_IPV6:
             sh(f"ip netns exec {self.name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
-        sh(f"ip -n {node.name} link add {self.link} type veth peer name eth0 index {ETH0} netns {self.name}")
-        sh(f"ip -n {node.name} addr add {self.gateway4}/24 dev {self.link}")
+        ours, theirs = [f"addr add {self.v4}/24 dev eth0"], [f"addr add {self.gateway4}/24 dev {self.link}"]
+        routes = [f"route add default via {self.gateway4}"]
         if KERNEL_HAS_IPV6:
-            sh(f"ip -n {node.name} addr add {self.gateway6}/64 dev {self.link} nodad")
-        sh(f"ip -n {node.name} link set {self.link} up && ip -n {self.name} link set eth0 up")
-        sh(f"ip -n {self.name} addr add {self.v4}/24 dev eth0")
-        sh(f"ip -n {self.name} route add default via {self.gateway4}")
+            theirs.append(f"addr add {self.gateway6}/64 dev {self.link} nodad")
         if ipv6:
-            sh(f"ip -n {self.name} addr add {self.v6}/64 dev eth0 nodad")
-            sh(f"ip -n {self.name} -6 route add default via {self.gateway6}")
+            ours.append(f"addr add {self.v6}/64 dev eth0 nodad")
+            routes.append(f"route add ::/0 via {self.gateway6}")
+        veth = f"link add {self.link} type veth peer name eth0 index {ETH0} netns {self.name}"
+        ip_in(node.name, veth, *theirs, f"link set {self.link} up")
+        ip_in(self.name, "link set eth0 up", *ours, *routes)
         self.netns = netns.open(f"/run/netns/{self.name}")
 
     def attach(self, interface: str) -> None:

@@ -69,11 +69,11 @@ def agents(sockets_of: dict[Path, dict[str, Handler]]) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(stop),))
     thread.start()
     try:
-        assert started.wait(5)
+        assert started.wait(30)
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(5)
+        thread.join(30)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 

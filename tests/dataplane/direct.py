@@ -137,7 +137,7 @@ class Node:
         """All that was to be cut is, and recorded."""
         running = asyncio.create_task(self.ways.run())
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await self.ways.settled()
         finally:
             running.cancel()

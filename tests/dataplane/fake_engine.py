@@ -89,7 +89,7 @@ class FakeEngine:
 
     async def until(self, kind: abi.Type, count: int = 1) -> list[bytes]:
         """Return when it was told so many of a kind."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while len(self.of(kind)) < count:
                 self.heard.clear()
                 await self.heard.wait()

@@ -108,6 +108,6 @@ def contexts(raw: bytes) -> set[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.01)

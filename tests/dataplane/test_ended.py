@@ -38,13 +38,13 @@ async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch
     node.dial()
     for port in range(ended.BATCH + 1):
         node.kernel.end(node.connect(endpoint=NEAR, port=port + 1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(node.records.direct) <= ended.BATCH:
             await node.records.written.wait()
             node.records.written.clear()
     assert node.records.flushed == 2
     node.kernel.end(node.connect(endpoint=NEAR))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await node.records.written.wait()
     assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
     running.cancel()

@@ -59,7 +59,7 @@ class Heard:
         self._task = asyncio.get_running_loop().create_task(tell())
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5), self._news:
+        async with asyncio.timeout(30), self._news:
             await self._news.wait_for(true)
 
 

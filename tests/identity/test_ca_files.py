@@ -235,11 +235,11 @@ def test_renewed_files_are_noticed_and_half_renewed_ones_are_told_apart(tmp_path
             coming = asyncio.ensure_future(anext(states))
             await asyncio.sleep(0.2)  # the folder is being watched
             (tmp_path / "tls.key").write_bytes(profile.key_pem(OTHER.key))
-            assert isinstance(await asyncio.wait_for(coming, 5), CaUnusable)
+            assert isinstance(await asyncio.wait_for(coming, 30), CaUnusable)
             coming = asyncio.ensure_future(anext(states))
             await asyncio.sleep(0)
             write(tmp_path, chain=(OTHER,), roots=(ROOT, OTHER))
-            assert isinstance(second := await asyncio.wait_for(coming, 5), Signer)
+            assert isinstance(second := await asyncio.wait_for(coming, 30), Signer)
             assert second.certificate == OTHER.certificate
 
     asyncio.run(main())
@@ -260,7 +260,7 @@ def test_a_volume_of_the_kubelets_is_noticed(tmp_path: Path) -> None:
             await asyncio.sleep(0.2)
             (tmp_path / "..data_tmp").symlink_to("..two")
             (tmp_path / "..data_tmp").rename(tmp_path / "..data")
-            assert isinstance(found := await asyncio.wait_for(coming, 5), Signer)
+            assert isinstance(found := await asyncio.wait_for(coming, 30), Signer)
             assert found.certificate == OTHER.certificate
 
     asyncio.run(main())

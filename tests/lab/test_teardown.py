@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -153,7 +154,9 @@ def test_a_failed_ups_error_says_what_was_left(keep: list[str], tmp_path: Path) 
 def test_an_interrupted_up_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "all.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [*MANIFESTS, NEVER]}))
     words = ["--no-mesh", "--lab", "downtest", "-f", str(tmp_path)]
-    with subprocess.Popen([*AMBIENT, "lab", "up", *words], stderr=subprocess.PIPE, text=True) as up:
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)  # though we may be in somebody's background
+    command = [*AMBIENT, "lab", "up", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as up:
         log = Lab("downtest").layout.pod_log("shop/never")
         eventually(lambda: log.exists() and "warming up" in log.read_text())
         up.send_signal(number)

@@ -11,7 +11,7 @@ from bench.disruption import events
 from bench.disruption.scene import MEMBERS, PATHS, RATE, SAME_NODE, Scene, scene
 from tests.mesh.cluster import Mesh
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module", name="scene")

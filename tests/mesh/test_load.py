@@ -14,7 +14,7 @@ from tests.mesh.manifests import PORTS, pod, server, shop
 from tests.mesh.waiting import eventually
 from tests.mesh.wire import Wire
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(slowness.seconds(120))]
+pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.timeout(slowness.seconds(120))]
 
 MANIFESTS = [*shop(pod("crowd", "node1")), server("sink", "node2", "quiet")]
 CROWD, CHURN = 1000, 20_000

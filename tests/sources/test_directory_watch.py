@@ -124,5 +124,5 @@ async def test_closing_a_watch_ends_it_at_once(place: Path) -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 30)
     await items.aclose()

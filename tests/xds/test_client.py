@@ -16,14 +16,14 @@ import trustme
 from ambient.model import mesh
 from ambient.model.errors import SourceError
 from ambient.xds import delta, dial, workloads
-from ambient.xds.client import METHOD, NodeName, Patience
+from ambient.xds.client import METHOD, NodeName
 from ambient.xds.names import ADDRESS, AUTHORIZATION
 from ambient.xds.proto import discovery_pb2 as pb
 from tests.model.builders import IP, a_pod, a_policy, a_service, a_world
 
 from . import replica as replicas
 from . import wire
-from .replica import TOKEN, Agent, Replica, eventually
+from .replica import PATIENT, TOKEN, Agent, Replica, eventually
 
 WEB = a_pod("shop/web", "10.1.0.1", labels={"app": "web"})
 WORLD = a_world(mesh.Node(name="n1"), WEB, a_service("shop/web", "10.96.0.1"), a_policy("shop/p"))
@@ -51,7 +51,11 @@ def test_the_first_item_is_the_whole_world_and_each_change_the_next(tmp_path: Pa
 
 def test_a_killed_replica_is_replaced_by_another_and_nothing_is_noticed(tmp_path: Path) -> None:
     async def run() -> None:
-        async with Replica(WORLD) as one, Replica(WORLD, "r2") as two, Agent(tmp_path, one.port, two.port) as agent:
+        async with (
+            Replica(WORLD) as one,
+            Replica(WORLD, "r2") as two,
+            Agent(tmp_path, one.port, two.port, patience=PATIENT) as agent,
+        ):
             await agent.until_world(WORLD)
             serving, other = (one, two) if one.discovery.counts.connected else (two, one)
             await serving.kill()
@@ -66,7 +70,7 @@ def test_a_killed_replica_is_replaced_by_another_and_nothing_is_noticed(tmp_path
 
 def test_a_replica_that_leaves_hands_its_agents_over(tmp_path: Path) -> None:
     async def run() -> None:
-        async with Replica(WORLD) as one, Agent(tmp_path, one.port) as agent:
+        async with Replica(WORLD) as one, Agent(tmp_path, one.port, patience=PATIENT) as agent:
             await agent.until_world(WORLD)
             async with Replica(LATER, "r2") as two:
                 agent.go_to(f"127.0.0.1:{one.port}", f"127.0.0.1:{two.port}")
@@ -83,7 +87,7 @@ def test_a_replica_killed_in_the_middle_of_a_push_is_no_loss(tmp_path: Path) -> 
     large = WORLD.replace(pods, revision="large")
 
     async def run() -> None:
-        async with Replica(WORLD) as one, Agent(tmp_path, one.port) as agent:
+        async with Replica(WORLD) as one, Agent(tmp_path, one.port, patience=PATIENT) as agent:
             await agent.until_world(WORLD)
             one.discovery.publish(large)
             await eventually(lambda: len(agent.client.picture._staged) >= 6)
@@ -118,8 +122,7 @@ def test_a_long_outage_is_told_once_and_so_is_its_end(tmp_path: Path) -> None:
 
 def test_a_short_outage_is_not_told(tmp_path: Path) -> None:
     async def run() -> None:
-        patience = Patience(first_s=0.001, longest_s=0.01, quiet_s=60)
-        async with Replica(WORLD) as replica, Agent(tmp_path, replica.port, patience=patience) as agent:
+        async with Replica(WORLD) as replica, Agent(tmp_path, replica.port, patience=PATIENT) as agent:
             await agent.until_world(WORLD)
             await replica.kill()
             await eventually(lambda: agent.client.disconnected_s > 0.1)

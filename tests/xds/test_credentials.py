@@ -43,12 +43,12 @@ def test_the_next_handshake_shows_the_newest_certificate_and_open_connections_go
         trust = grpc.ssl_channel_credentials(authority.bundle_pem)
         async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trust, options) as channel:
             call: Any = channel.unary_unary("/test.Echo/Echo")
-            assert await call(b"before", timeout=2) == b"before"
+            assert await call(b"before", timeout=30) == b"before"
             for _ in range(2):
                 current = issue()
                 shown = await asyncio.to_thread(_shown, port, authority.bundle_pem)
                 assert shown == x509.load_pem_x509_certificate(current.chain_pem).serial_number
-                assert await call(b"after", timeout=2) == b"after"
+                assert await call(b"after", timeout=30) == b"after"
         await server.stop()
 
     asyncio.run(main())
@@ -58,7 +58,7 @@ def _shown(port: int, roots_pem: bytes) -> int:
     """The serial number of what a new client is shown and OpenSSL accepts, name included."""
     context = ssl.create_default_context(cadata=roots_pem.decode())
     context.set_alpn_protocols(["h2"])
-    plain = socket.create_connection(("127.0.0.1", port), timeout=2)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=30)
     with plain, context.wrap_socket(plain, server_hostname=NAME) as wrapped:
         der = wrapped.getpeercert(binary_form=True)
     assert der is not None

@@ -132,14 +132,14 @@ def test_grpcios_client_gets_along_with_it() -> None:
         options = (("grpc.ssl_target_name_override", NAME), ("grpc.max_receive_message_length", -1))
         async with grpc.aio.secure_channel(f"127.0.0.1:{port}", trust, options) as found:
             one: Any = found.unary_unary("/test.Test/Echo")
-            assert await one(b"x" * 100_000, timeout=2) == b"x" * 100_000
+            assert await one(b"x" * 100_000, timeout=30) == b"x" * 100_000
             with pytest.raises(grpc.aio.AioRpcError, match="not you") as refused:
-                await one(b"", timeout=2, metadata=(("refuse", "not you"),))
+                await one(b"", timeout=30, metadata=(("refuse", "not you"),))
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
             many: Any = found.stream_stream("/test.Test/EchoAsItComes")
-            assert [each async for each in many(iter([b"1", b"2", b"3"]), timeout=2)] == [b"1", b"2", b"3"]
+            assert [each async for each in many(iter([b"1", b"2", b"3"]), timeout=30)] == [b"1", b"2", b"3"]
             much: Any = found.stream_stream("/test.Test/Flood")
-            assert [len(each) async for each in much(iter([]), timeout=5)] == [BIG]
+            assert [len(each) async for each in much(iter([]), timeout=30)] == [BIG]
 
     served(test)
 

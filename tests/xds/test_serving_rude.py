@@ -64,7 +64,7 @@ async def raw(port: int) -> AsyncIterator[Raw]:
 
 def misbehaved(test: Callable[[Raw], Awaitable[None]]) -> None:
     async def run(_: serving.Server, port: int) -> None:
-        async with asyncio.timeout(5), raw(port) as found:
+        async with asyncio.timeout(30), raw(port) as found:
             await test(found)
         async with connected(port) as found:  # nobody else notices
             assert await found.unary("/test.Test/Echo", b"still", {}, timeout_s=2) == b"still"

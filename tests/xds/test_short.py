@@ -208,11 +208,11 @@ def test_roots_come_from_the_file_until_the_control_plane_tells(tmp_path: Path) 
         waiting = asyncio.ensure_future(anext(bundles))
         await asyncio.sleep(0.1)  # the file is being watched
         agent.roots_file.write_bytes(second.bundle_pem)
-        assert await asyncio.wait_for(waiting, 5) == second.bundle_pem
+        assert await asyncio.wait_for(waiting, 30) == second.bundle_pem
         waiting = asyncio.ensure_future(anext(bundles))
         await asyncio.sleep(0)
         agent.trust.tell(third.bundle_pem)
-        assert await asyncio.wait_for(waiting, 5) == third.bundle_pem
+        assert await asyncio.wait_for(waiting, 30) == third.bundle_pem
         agent.roots_file.write_bytes(first.bundle_pem)
         agent.trust.tell(second.bundle_pem)
         assert await asyncio.wait_for(anext(bundles), 5) == second.bundle_pem

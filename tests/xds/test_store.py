@@ -52,7 +52,7 @@ def test_a_pods_certificate_is_there_and_what_is_refused_says_why(tmp_path: Path
             own = await held.next()
             assert (own.identity, own.signed_by) == (WEB, plane.authority.signer.id)
             assert own.roots_pem == plane.authority.bundle_pem
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while held.row(DB)["state"] != "failing":  # noqa: ASYNC110 - the store tells nobody of a failure
                     await asyncio.sleep(0.01)
             assert "no pod of that identity" in str(held.row(DB)["error"])

@@ -38,7 +38,7 @@ def serving(
         made = CniServer(path, answerer, asker=os.getuid() if asker is None else asker)
         await made.start()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await work()
         finally:
             await made.close()
