@@ -32,6 +32,9 @@ class EngineSettings:
     max_streams: int = 1_000  # on one tunnel; more mice share better, but one loss delays all of them
     elephant_bytes: int = 1 << 20  # a stream that moved this much gets no new neighbours
     retries: int = 2  # further endpoints tried when a dial fails
+    # of one pod's at each worker, being decided or dialled; beyond it its own wait in the kernel. A scan of addresses
+    # that do not answer holds two descriptors each for connect_ms; this is more than a node's burst of honest ones
+    under_way: int = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
