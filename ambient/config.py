@@ -32,8 +32,8 @@ class EngineSettings:
     max_streams: int = 1_000  # on one tunnel; more mice share better, but one loss delays all of them
     elephant_bytes: int = 1 << 20  # a stream that moved this much gets no new neighbours
     retries: int = 2  # further endpoints tried when a dial fails
-    # of one pod's at each worker, being decided or dialled; beyond it its own wait in the kernel. A scan of addresses
-    # that do not answer holds two descriptors each for connect_ms; this is more than a node's burst of honest ones
+    # One pod's connections that are being decided or dialled, at each worker; its further ones wait in the kernel. Each
+    # may hold two descriptors for connect_ms, of 20,000 or more; honest pods open some hundreds at once
     under_way: int = 1_024
 
 

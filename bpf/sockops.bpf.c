@@ -85,8 +85,8 @@ AMB_INLINE int still_stands(const struct amb_socket *socket) {
   return verdict && verdict->number == socket->number;
 }
 
-// One of its pod's seats, found by chance: looking through all of them would cost the pod that has many, and those of
-// others nothing. Two that take the same one at once are one more than there are seats.
+// One of its pod's seats, by chance: to look through all of them would take too long. Where two flows take the same one
+// at once, the pod has one more than it has seats.
 AMB_INLINE int take_seat(struct amb_socket *socket) {
   for (int tries = 0; tries < AMB_SEAT_TRIES; tries++) {
     struct amb_seat seat = {socket->client, 1 + bpf_get_prandom_u32() % AMB_SEATS, 0};
