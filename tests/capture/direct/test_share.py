@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
 from ambient.capture import abi, direct
 
 from .. import pods
 from ..pods import tell, told
 from .conftest import Pair
+
+pytestmark = pytest.mark.kernel
 
 MANY, FEW = 6000, 300
 
