@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from pathlib import Path
 
@@ -20,6 +21,8 @@ MANY, FEW = 6000, 300
 
 def hold(channel: socket.socket, to: str, port: int, count: int) -> str:
     """Begin so many connections, waiting for none; end them when told to."""
+    files = count + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     socks = [socket.socket() for _ in range(count)]
     for sock in socks:
         sock.setblocking(False)
