@@ -104,6 +104,7 @@ class Ending(NamedTuple):
     error: int = 0  # errno or HTTP status, where the reason has one
     text: str = ""
     trace: str = ""  # W3C trace id, hexadecimal
+    suppressed: int = 0  # so many refusals of this pod have no record but this one: see refusals.py
 
 
 class Open(NamedTuple):
@@ -176,6 +177,7 @@ def _end(flow: Flow, ending: Ending) -> dict[str, object]:
         "duration_ms": _ms(ending.duration_ns),
         "setup_ms": _ms(ending.setup_ns) if ending.setup_ns else None,
         "trace_id": ending.trace,
+        "suppressed": ending.suppressed,
     }
 
 
@@ -189,7 +191,22 @@ def _written_begin(ending: Ending) -> str:
 
 def _written_end(flow: Flow, ending: Ending) -> str:
     """_end() in JSON. What the engine's numbers were made into needs no escaping."""
-    _, source, destination, dialled, _, duration_ns, setup_ns, sent, received, reason, error, text, trace = ending
+    (
+        _,
+        source,
+        destination,
+        dialled,
+        _,
+        duration_ns,
+        setup_ns,
+        sent,
+        received,
+        reason,
+        error,
+        text,
+        trace,
+        suppressed,
+    ) = ending
     setup = _ms(setup_ns) if setup_ns else "null"
     return (
         f'"end":"{reason}","error":{error},"text":{_quoted(text[:TEXT_MAX])}'
@@ -198,6 +215,7 @@ def _written_end(flow: Flow, ending: Ending) -> str:
         f',"destination_address":{_quoted(destination or flow.destination.address)}'
         f',"dialled_address":"{dialled}","bytes_sent":{sent},"bytes_received":{received}'
         f',"duration_ms":{_ms(duration_ns)},"setup_ms":{setup},"trace_id":"{trace}"'
+        f',"suppressed":{suppressed}'
     )
 
 
