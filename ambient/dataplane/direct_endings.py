@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ambient.capture import direct
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Outcome
+from ambient.capture.direct import Alike, Ended, Outcome, Place
 from ambient.dataplane import outbound, parties
 from ambient.dataplane.decisions import Decision
 from ambient.dataplane.pods import LocalPods
@@ -41,29 +42,43 @@ def realtime_offset() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
-def ending(ended: direct.Ended, offset: int) -> Ending:
-    """`offset`: realtime_offset()."""
-    flow = ended.flow
-    refused = ended.outcome is Outcome.REFUSED
-    started, port = flow.started_ns, flow.source[1]
-    return Ending(
-        f"direct-{started:x}-{port:x}",
-        "" if refused else f"{_host(flow.source[0])}:{port}",
-        f"{_host(flow.dialled[0])}:{flow.dialled[1]}",
-        "" if refused else f"{_host(flow.destination[0])}:{flow.destination[1]}",
-        started + offset,
-        ended.ended_ns - started,
-        flow.established_ns - started if flow.established_ns else 0,
-        ended.bytes_out,
-        ended.bytes_in,
-        _REASONS[ended.outcome],
-        ended.error,
-    )
+def endings(alike: Alike, them: Sequence[Ended], offset: int) -> list[Ending]:
+    """Of connections that ended alike; `offset`: realtime_offset()."""
+    host, dialled, to = f"{_host(alike.source)}:", _place(alike.dialled), _place(alike.destination)
+    if alike.outcome is Outcome.REFUSED:
+        host = to = ""
+    reason, error = _REASONS[alike.outcome], alike.error
+    return [
+        Ending(
+            f"direct-{started:x}-{port:x}",
+            f"{host}{port}" if host else "",
+            dialled,
+            to,
+            started + offset,
+            ended - started,
+            established - started if established else 0,
+            sent,
+            received,
+            reason,
+            error,
+        )
+        for _, port, started, established, ended, sent, received in them
+    ]
 
 
 def still_open(flow: direct.Flow, offset: int, now: int) -> Ending:
     """Of one that lives; its bytes are known at its end. `now`: ns of CLOCK_MONOTONIC."""
-    return ending(direct.Ended(flow, Outcome.CLOSED, 0, now, 0, 0), offset)._replace(reason="open")
+    started = flow.started_ns
+    return Ending(
+        f"direct-{started:x}-{flow.source[1]:x}",
+        _place(flow.source),
+        _place(flow.dialled),
+        _place(flow.destination),
+        started + offset,
+        now - started,
+        flow.established_ns - started if flow.established_ns else 0,
+        reason="open",
+    )
 
 
 def flow_of(flow: direct.Flow, outcome: Outcome, decision: Decision) -> Flow:
@@ -120,3 +135,7 @@ def _hop(flow: direct.Flow, question: Outbound | None, seen: Flow, world: World,
 @functools.lru_cache(4096)  # the same few hosts speak all day
 def _host(ip: IPAddress) -> str:
     return f"[{ip}]" if ip.version == 6 else str(ip)
+
+
+def _place(place: Place) -> str:
+    return f"{_host(place[0])}:{place[1]}"

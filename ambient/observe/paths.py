@@ -28,10 +28,10 @@ class Paths:
 
     _counts: dict[Key, _Count] = field(default_factory=dict)
 
-    def ended(self, flow: Flow, ending: Ending) -> None:
+    def ended(self, flow: Flow, *endings: Ending) -> None:
         count = self._counts.setdefault(key_of(flow), _Count())
-        count.connections += 1
-        count.last = (flow, ending)
+        count.connections += len(endings)
+        count.last = (flow, endings[-1])
 
     def of(self, namespace: str, live: Iterable[Flow]) -> list[dict[str, object]]:
         """Rows in the order of PATHS, "in" first. `live`: flows of the connections that are open."""

@@ -78,17 +78,17 @@ class Traffic:
         self._labels: PerFlow[dict[str, Labels]] = PerFlow(lambda _: {})  # by response flag
         self._sets_max, self._idle_s = sets_max, idle_s
 
-    def ended(self, flow: Flow, ending: Ending, now: float) -> None:
-        """`now`: any monotonic clock, in seconds."""
-        flag = flags.of(flow.verdict, flow.reason, ending.reason, ending.error)
+    def ended(self, flow: Flow, *endings: Ending, now: float) -> None:
+        """One or more, of the same reason and error. `now`: any monotonic clock, in seconds."""
+        flag = flags.of(flow.verdict, flow.reason, endings[0].reason, endings[0].error)
         running = self._totals(self._labels_of(flow, _while_open(flow, flag)), now)
-        running.ended[_OPENED] += 1
-        running.ended[_SENT] += ending.received  # Istio counts from the server's point of view
-        running.ended[_RECEIVED] += ending.sent
+        running.ended[_OPENED] += len(endings)
+        running.ended[_SENT] += sum(each.received for each in endings)  # Istio counts from the server's point of view
+        running.ended[_RECEIVED] += sum(each.sent for each in endings)
         closed = self._totals(self._labels_of(flow, flag), now)
-        closed.ended[_CLOSED] += 1
+        closed.ended[_CLOSED] += len(endings)
         if flag != flags.NONE:
-            closed.ended[_FAILED] += 1
+            closed.ended[_FAILED] += len(endings)
 
     def collect(self, live: Iterable[Live], now: float) -> Iterator[Metric]:
         """One family a metric; of every label set only the counters that ever moved."""
