@@ -25,7 +25,7 @@ from ambient.model.world import World
 from ambient.observe.records import Ending, Flow
 
 BATCH = 64  # records read at once; then they are written, and the loop has its turn
-GATHER_S = 0.005  # how long a record may wait for others
+GATHER_S = 0.010  # how long a record may wait for others
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 OVER = 1024  # ended connections whose ends are remembered: those of the last moment, on a busy node
 LOST_NS = 1_000_000_000  # after which a SYN that is not answered is sent again
