@@ -283,7 +283,7 @@ def read_ended(data: bytes) -> Ended:
     return Ended(alike, port, started, established, ended, bytes_out, bytes_in)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(512)  # those of the last moments: a decision that is made anew has another number
 def _alike(who: bytes, between: bytes, how: bytes, established: bool) -> Alike:
     (
         client, server, number, source, destination, port, dialled, dialled_port, error, kind, state, last,

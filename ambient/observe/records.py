@@ -208,7 +208,7 @@ def rfc3339(ns: int) -> str:
     return _to_the_millisecond(ns // 1_000_000)
 
 
-@functools.lru_cache(1024)  # records come in bursts of the same moments
+@functools.lru_cache(256)  # records come in bursts of the same moments
 def _to_the_millisecond(ms: int) -> str:
     return f"{_to_the_second(ms // 1000)}.{ms % 1000:03d}Z"
 
