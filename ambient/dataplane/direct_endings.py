@@ -44,10 +44,7 @@ def realtime_offset() -> int:
 
 def endings(alike: Alike, them: Sequence[Ended], offset: int) -> list[Ending]:
     """Of connections that ended alike; `offset`: realtime_offset()."""
-    host, dialled, to = f"{_host(alike.source)}:", _place(alike.dialled), _place(alike.destination)
-    if alike.outcome is Outcome.REFUSED:
-        host = to = ""
-    reason, error = _REASONS[alike.outcome], alike.error
+    host, dialled, to, reason, error = _told(alike)
     return [
         Ending(
             f"direct-{started:x}-{port:x}",
@@ -64,6 +61,14 @@ def endings(alike: Alike, them: Sequence[Ended], offset: int) -> list[Ending]:
         )
         for _, port, started, established, ended, sent, received in them
     ]
+
+
+@functools.lru_cache(512)  # as there are of these
+def _told(alike: Alike) -> tuple[str, str, str, str, int]:
+    host, dialled, to = f"{_host(alike.source)}:", _place(alike.dialled), _place(alike.destination)
+    if alike.outcome is Outcome.REFUSED:
+        host = to = ""
+    return host, dialled, to, _REASONS[alike.outcome], alike.error
 
 
 def still_open(flow: direct.Flow, offset: int, now: int) -> Ending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client.core import HistogramMetricFamily
 
@@ -21,10 +21,6 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
-
-    def observe_all(self, durations: Iterable[float]) -> None:
-        for seconds in durations:
-            self.observe(seconds)
 
     def family(self) -> HistogramMetricFamily:
         rows, total = [], 0

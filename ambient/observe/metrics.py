@@ -69,7 +69,9 @@ class Metrics:
     def ended(self, flow: Flow, *endings: Ending) -> None:
         """Exactly once per connection, the refused ones included; several at once if reason and error are the same."""
         self._traffic.ended(flow, *endings, now=self._clock())
-        self._setups.observe_all(each.setup_ns / 1e9 for each in endings if each.setup_ns)
+        for each in endings:
+            if each.setup_ns:
+                self._setups.observe(each.setup_ns / 1e9)
         if flow.verdict == "deny":
             self.refused(flow.reason or endings[0].reason, len(endings))
         elif endings[0].reason not in _NOT_FAILURES:

@@ -29,7 +29,10 @@ class Paths:
     _counts: dict[Key, _Count] = field(default_factory=dict)
 
     def ended(self, flow: Flow, *endings: Ending) -> None:
-        count = self._counts.setdefault(key_of(flow), _Count())
+        key = key_of(flow)
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
         count.connections += len(endings)
         count.last = (flow, endings[-1])
 
