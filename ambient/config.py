@@ -32,6 +32,9 @@ class EngineSettings:
     max_streams: int = 1_000  # on one tunnel; more mice share better, but one loss delays all of them
     elephant_bytes: int = 1 << 20  # a stream that moved this much gets no new neighbours
     retries: int = 2  # further endpoints tried when a dial fails
+    # One pod's connections that are being decided or dialled, at each worker; its further ones wait in the kernel. Each
+    # may hold two descriptors for connect_ms, of 20,000 or more; honest pods open some hundreds at once
+    under_way: int = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

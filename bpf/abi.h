@@ -94,6 +94,8 @@ struct amb_client_value {
 #define AMB_ENDPOINTS    16 /* of one verdict; a larger service goes through the engine, which asks again and again */
 #define AMB_MAX_VERDICTS 65536
 #define AMB_MAX_FLOWS    16384 /* live at one time; what is beyond goes through the engine */
+#define AMB_SEATS        4096  /* of one pod's live ones: nobody has more than a quarter of what is there for all */
+#define AMB_SEAT_TRIES   8     /* of 2,048 one in 256 finds no seat, of 3,072 one in ten */
 #define AMB_RING_BYTES                                                                                                 \
   (4 << 20)               /* of `ended`: half for the records of all live flows, half for what waits to be read */
 #define AMB_RING_HEADER 8 /* the kernel's, before each record */
@@ -162,7 +164,14 @@ struct amb_socket {
   __u8 remote; /* the endpoint that was chosen is the engine's to reach */
   __u8 zero;
   struct amb_flow_key flow; /* once it is announced */
-  __u32 zero_too;
+  __u32 seat;               /* likewise: `seats` */
+};
+
+/* `seats`: a pod's flows have a seat each. */
+struct amb_seat {
+  __u64 client;
+  __u32 number; /* from 1 to AMB_SEATS */
+  __u32 zero;
 };
 
 enum amb_ended_state {

@@ -124,6 +124,16 @@ struct {
   __type(value, struct amb_flow);
 } flows SEC(".maps");
 
+/* {client pod, number} -> the flow that sits there, so that no pod has all of `flows`. Written and read by sockops. A
+ * seat is free whose flow is gone: nothing is counted, so no count can drift, whoever removes what. Deleted with its
+ * flow; what an older sockops program left lying is taken over, or evicted. */
+struct {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, AMB_MAX_FLOWS);
+  __type(key, struct amb_seat);
+  __type(value, struct amb_flow_key);
+} seats SEC(".maps");
+
 /* struct amb_ended, one for each connection past the engine, and for what connect refused by a verdict. Written by
  * sockops and connect, read by the agent; what a dead one left is read by the next. */
 struct {

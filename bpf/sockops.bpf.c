@@ -85,6 +85,24 @@ AMB_INLINE int still_stands(const struct amb_socket *socket) {
   return verdict && verdict->number == socket->number;
 }
 
+// One of its pod's seats, by chance: to look through all of them would take too long. Where two flows take the same one
+// at once, the pod has one more than it has seats.
+AMB_INLINE int take_seat(struct amb_socket *socket) {
+  for (int tries = 0; tries < AMB_SEAT_TRIES; tries++) {
+    struct amb_seat seat = {socket->client, 1 + bpf_get_prandom_u32() % AMB_SEATS, 0};
+    const struct amb_flow_key *sitting = bpf_map_lookup_elem(&seats, &seat);
+    if (sitting && bpf_map_lookup_elem(&flows, sitting)) continue;
+    socket->seat = seat.number;
+    return !bpf_map_update_elem(&seats, &seat, &socket->flow, BPF_ANY);
+  }
+  return 0;
+}
+
+AMB_INLINE void leave_seat(const struct amb_socket *socket) {
+  struct amb_seat seat = {socket->client, socket->seat, 0};
+  bpf_map_delete_elem(&seats, &seat);
+}
+
 AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   struct amb_socket *socket = ours(sk);
   if (!socket || socket->started) return;
@@ -96,6 +114,7 @@ AMB_INLINE void announce(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
 
   socket->flow = key_of(ctx);
   if (socket->kind == AMB_KIND_DIRECT && is_strange(socket)) return divert(ctx, sk, socket);
+  if (!take_seat(socket)) return divert(ctx, sk, socket);
   socket->started = bpf_ktime_get_ns();
   struct amb_flow flow = {
       .client = socket->client,
@@ -161,6 +180,7 @@ AMB_INLINE void over(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u8 state, 
     amb_count(AMB_FLOW_UNTOLD);
   }
   bpf_map_delete_elem(&flows, &key);
+  leave_seat(socket);
   socket->started = 0;
 }
 

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #ifndef AMB_ABI
-#define AMB_ABI 4 // one more with each addition. 4: bodies have lengths, SPEAKS
+#define AMB_ABI 5 // one more with each addition. 4: bodies have lengths, SPEAKS. 5: settings.under_way
 #endif
 #ifndef AMB_ADDED
 #define AMB_ADDED // the tests build engines of a next version, whose structs have more fields
@@ -214,6 +214,9 @@ struct amb_settings {
   uint32_t elephant_bytes;                       // a stream that moved this much gets no new neighbours on its tunnel
   uint32_t retries;                              // further choices tried after the first failed
   uint32_t flags;                                // enum amb_settings_flag
+  uint32_t under_way; // connections of one listener that may be asked about or dialled at once; more are not accepted
+                      // until there are fewer. 0: no bound
+  uint32_t zero;
   AMB_ADDED
 };
 

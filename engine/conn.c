@@ -90,6 +90,8 @@ void conn_accept(struct listener *l, int fd, const struct amb_addr *from, const 
   if (!c) return socket_reset(&lost);
   c->record.from = *from;
   c->record.to = *to;
+  c->under_way = true;
+  l->under_way++;
   c->opener.source.fd = fd;
   c->opener.readable = true; // most clients speak first, and have by now
   if (loop_watch(&w->loop, &c->opener.source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET))
@@ -208,6 +210,11 @@ void conn_status(struct conn *c, uint32_t status) {
 
 // ---- the end
 
+void conn_settled(struct conn *c) {
+  if (c->under_way) listener_eased(c->worker, c->record.listener);
+  c->under_way = false;
+}
+
 // What the peer's proxy is told about a request that never opened; 0: the stream is reset instead.
 static uint32_t refusal(const struct conn *c, enum amb_reason reason, int error) {
   switch (reason) {
@@ -243,6 +250,7 @@ void conn_end(struct conn *c, enum amb_reason reason, int error, const char *tex
   dial_hide(&c->dial);
   pool_leave(c);
   c->phase = CONN_ENDED;
+  conn_settled(c);
   if (status) stream_refuse(&c->opener, status);
   relay_close_leg(&c->opener, clean, NGHTTP2_CONNECT_ERROR);
   relay_close_leg(&c->server, clean, NGHTTP2_CANCEL);

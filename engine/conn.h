@@ -69,6 +69,7 @@ struct conn {
   struct tunnel *joining;
   const struct amb_choice *choice;
   uint32_t tried, attempts; // choices: a bit each; how many
+  bool under_way;           // its listener counts it
   bool patient;             // REQUESTING: the peer's node lives, so its agent is waited for
   uint32_t rejoins;
   uint32_t early;                    // bytes of the app that were sent and not yet taken out of its socket
@@ -91,6 +92,7 @@ void conn_answered(struct conn *, struct answer *);
 void conn_failed(struct conn *, enum amb_reason, int error, const char *text); // its choice: another is tried
 void conn_rejoin(struct conn *, enum amb_reason, const char *text);            // the tunnel let it down, not the choice
 void conn_status(struct conn *, uint32_t status);                              // of the peer's answer to our CONNECT
+void conn_settled(struct conn *);                                              // it is open, or over
 void conn_end(struct conn *, enum amb_reason, int error, const char *text);
 
 #endif

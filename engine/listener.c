@@ -31,24 +31,55 @@ static void tune(struct listener *l) {
   l->inherited = false;
 }
 
-void listeners_tune(struct worker *w) {
-  struct listener *l, *next;
-  HASH_ITER(hh, w->listeners, l, next) tune(l);
-}
-
 // One of several workers is woken for a connection.
 static int watch(struct listener *l) { return loop_watch(&l->worker->loop, &l->source, EPOLLIN | EPOLLEXCLUSIVE); }
 
-static void on_pause_over(struct timer *timer) {
-  struct listener *l = container_of(timer, struct listener, pause);
+static void watch_again(struct listener *l) {
   if (watch(l)) loop_arm(&l->worker->loop, TIMER_PAUSE, &l->pause, ACCEPT_PAUSE_MS);
 }
 
-static void pause_accepting(struct listener *l) {
-  if (l->pause.next) return;
+static void on_pause_over(struct timer *timer) { watch_again(container_of(timer, struct listener, pause)); }
+
+static bool is_watched(const struct listener *l) { return !l->full && !l->pause.next; }
+
+static void stop_watching(struct listener *l) {
   epoll_ctl(l->worker->loop.epoll, EPOLL_CTL_DEL, l->source.fd, NULL); // cannot fail: it is watched
-  l->pause.fire = on_pause_over;
+}
+
+static void pause_accepting(struct listener *l) {
+  if (!is_watched(l)) return;
+  stop_watching(l);
   loop_arm(&l->worker->loop, TIMER_PAUSE, &l->pause, ACCEPT_PAUSE_MS);
+}
+
+// Then who comes waits in the kernel, and costs the other pods nothing.
+static bool is_full(struct listener *l) {
+  uint32_t most = l->worker->settings.under_way;
+  if (!most || l->under_way < most) return false;
+  stop_watching(l);
+  return l->full = true;
+}
+
+static void accept_again(struct listener *l) {
+  if (!l->full) return;
+  l->full = false;
+  watch_again(l);
+}
+
+// Not at each one: watching and not watching cost a system call each.
+void listener_eased(struct worker *w, uint64_t id) {
+  struct listener *l = listener_find(w, id);
+  if (!l || !l->under_way) return; // another one of that number: UNLISTEN and LISTEN came meanwhile
+  l->under_way--;
+  if (l->under_way <= w->settings.under_way / 2) accept_again(l);
+}
+
+void listeners_tune(struct worker *w) {
+  struct listener *l, *next;
+  HASH_ITER(hh, w->listeners, l, next) {
+    tune(l);
+    accept_again(l); // the bound may be another
+  }
 }
 
 // Descriptors ran out: give up the reserve to take one connection and reset it, so that its client need not wait.
@@ -85,7 +116,7 @@ static void on_ready(struct source *source, uint32_t events) {
   struct listener *l = container_of(source, struct listener, source);
   struct worker *w = l->worker;
   (void)events;
-  for (int i = 0; i < ACCEPTS_PER_EVENT && source->fd >= 0; i++) {
+  for (int i = 0; i < ACCEPTS_PER_EVENT && source->fd >= 0 && !is_full(l); i++) {
     struct sockaddr_storage peer;
     socklen_t n = sizeof peer;
     bool reserve_used = false;
@@ -123,6 +154,7 @@ const char *listener_introduce(struct worker *w, const struct amb_listen *told, 
   *l = (struct listener){.id = told->listener, .pod = told->pod, .context = told->context, .role = told->role};
   l->worker = w;
   l->source = (struct source){.fd = fd, .ready = on_ready};
+  l->pause.fire = on_pause_over;
   tune(l);
   if (watch(l)) {
     close(fd);
@@ -138,7 +170,7 @@ static void release(struct garbage *garbage) { free(container_of(garbage, struct
 void listener_close(struct listener *l) {
   struct worker *w = l->worker;
   // The other workers and the agent hold the same socket, so close() alone would not end our watch.
-  if (!l->pause.next) epoll_ctl(w->loop.epoll, EPOLL_CTL_DEL, l->source.fd, NULL);
+  if (is_watched(l)) stop_watching(l);
   loop_disarm(&l->pause);
   loop_close_source(&l->source);
   answers_forget_listener(w, l->id);

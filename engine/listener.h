@@ -16,7 +16,9 @@ struct listener {
   uint32_t role;
   uint32_t handshakes; // tunnels accepted here whose peer is not known yet
   struct source source;
+  uint32_t under_way; // connections accepted here that are neither open nor over
   bool inherited;     // nothing waits any more that was there before the listening socket was tuned
+  bool full;          // as many are under way as may be: not accepting
   struct timer pause; // armed: no descriptors, not accepting
   struct worker *worker;
   struct garbage garbage;
@@ -24,8 +26,9 @@ struct listener {
 
 struct listener *listener_find(struct worker *, uint64_t id);
 const char *listener_introduce(struct worker *, const struct amb_listen *,
-                               int fd); // takes the fd; NULL or what is wrong
-void listeners_tune(struct worker *);   // the settings are new
+                               int fd);            // takes the fd; NULL or what is wrong
+void listeners_tune(struct worker *);              // the settings are new
+void listener_eased(struct worker *, uint64_t id); // one of its connections is not under way any more
 void listener_close(struct listener *);
 void listeners_leave(struct worker *, uint64_t pod);
 void listeners_close(struct worker *);

@@ -182,6 +182,7 @@ void relay_open(struct conn *c, int error) {
   loop_disarm(&c->deadline);
   take_out_early(c);
   c->phase = CONN_OPEN;
+  conn_settled(c);
   c->record.setup_ns = (uint64_t)(monotonic_ns() - c->started);
   if (c->opener.tunnel) stream_accept(&c->opener);
   if (error) return socket_failed(&c->server, error);

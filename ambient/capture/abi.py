@@ -14,6 +14,7 @@ MARK_MASK = 0xFFF
 ENDPOINTS = 16  # of one verdict
 MAX_VERDICTS = 65536
 MAX_FLOWS = 16384
+SEATS = 4096  # for the flows of one pod
 RING_BYTES = 4 << 20
 RING_BACKLOG = RING_BYTES - (MAX_FLOWS + 1024) * (128 + 8)  # unread, up to which more direct connections may begin
 POD_ADDRESSES = 8
@@ -201,6 +202,14 @@ class Flow(ctypes.Structure):
         ("kind", ctypes.c_uint8),
         ("zero", ctypes.c_uint8),
         ("zero_too", ctypes.c_uint32),
+    )
+
+
+class Seat(ctypes.Structure):
+    _fields_ = (
+        ("client", ctypes.c_uint64),
+        ("number", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ambient.capture.abi import Role as Role  # the same numbers: a listener's role is the kernel's and the engine's
 
-ABI = 4
+ABI = 5
 ABI_OLDEST = 3
 PACKET_MAX = 65536
 MESSAGE_MAX = 65528
@@ -246,6 +246,8 @@ class Settings(Struct):
     elephant_bytes: u32
     retries: u32
     flags: u32
+    under_way: u32
+    zero: u32
 
 
 @layout

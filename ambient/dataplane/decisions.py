@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from ambient.dataplane import abi
-from ambient.dataplane.questions import Hop, Outbound, Outcome, Question, Way
+from ambient.dataplane.questions import Hop, Outbound, Outcome, Question, Way, pod_of
 from ambient.model import samenode
 from ambient.model.mesh import IPAddress
 from ambient.observe.records import Flow
@@ -50,7 +50,9 @@ class Revision:
     cut_hops: list[tuple[Decision, Hop]] = field(default_factory=list)  # of what the kernel let through, this alone
 
 
-MOST = 20_000  # in force at once: pairs of pods and ports that talk, on one node; some 2 KiB each here and there
+# In force at once: pairs of pods and ports that talk, on one node; some 2 KiB each here and there. Beyond it the pod
+# that has the most gives way.
+MOST = 20_000
 NOTES_MOST = 10_000  # refusals whose record is still on its way; each is taken within moments
 
 
@@ -66,7 +68,8 @@ class Decisions:
         self._judge, self._recheck = judge, recheck
         self._ids = itertools.count(first_id)
         self._by_id: dict[int, Decision] = {}
-        self._by_question: dict[Question, Decision] = {}
+        self._in_force: dict[str, dict[Question, Decision]] = {}  # by pod; each pod's oldest first
+        self._in_force_count = 0
         self._by_dep: dict[str, set[int]] = {}
         self._notes: OrderedDict[int, Note] = OrderedDict()
 
@@ -78,7 +81,8 @@ class Decisions:
 
     def decide(self, question: Question) -> Decision:
         """The decision in force for this question, made now if there is none."""
-        known = self._by_question.get(question)
+        pod = pod_of(question)
+        known = self._in_force.get(pod, {}).get(question)
         if known is not None:
             return known
         outcome = self._judge(question)
@@ -87,7 +91,8 @@ class Decisions:
         )
         self._add(decision)
         if not outcome.sampled:
-            self._by_question[question] = decision
+            self._in_force.setdefault(pod, {})[question] = decision
+            self._in_force_count += 1
         return decision
 
     def note(self, why: str, reason: str) -> int:
@@ -121,10 +126,13 @@ class Decisions:
         return self._rejudge(self._by_id[number] for number in sorted(numbers))
 
     def too_many(self) -> Revision:
-        """The oldest decisions beyond MOST: forgotten, so that a scan of ports does not fill agent and engine."""
+        """Those beyond MOST: the oldest of the pod that has the most is forgotten.
+
+        So a scan of ports fills neither agent nor engine, and costs no pod its answers but the one that scans.
+        """
         revision = Revision()
-        while len(self._by_question) > MOST:
-            oldest = next(iter(self._by_question.values()))
+        while self._in_force_count > MOST:
+            oldest = next(iter(max(self._in_force.values(), key=len).values()))
             self._retire(oldest)
             revision.forget.append(oldest.id)
         return revision
@@ -201,8 +209,15 @@ class Decisions:
     def _retire(self, decision: Decision) -> None:
         """Out of force: not given again; kept for the records of its connections, and judged again while it has any."""
         decision.in_force = False
-        if decision.question is not None and self._by_question.get(decision.question) is decision:
-            del self._by_question[decision.question]
+        if decision.question is None:
+            return
+        pod = pod_of(decision.question)
+        of_pod = self._in_force.get(pod, {})
+        if of_pod.get(decision.question) is decision:
+            del of_pod[decision.question]
+            self._in_force_count -= 1
+        if not of_pod:
+            self._in_force.pop(pod, None)
 
     def _drop(self, decision: Decision) -> None:
         self._retire(decision)

@@ -63,6 +63,15 @@ class Request:
 
 
 Question = Outbound | Plaintext | Peer | Request
+
+
+def pod_of(question: Question) -> str:
+    """The workload key of this node's own pod that it is about."""
+    match question:
+        case Outbound(client=key) | Plaintext(server=key) | Peer(pod=key) | Request(server=key):
+            return key
+
+
 _KINDS: dict[str, type[Question]] = {"outbound": Outbound, "plaintext": Plaintext, "peer": Peer, "request": Request}
 
 

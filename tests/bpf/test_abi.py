@@ -26,6 +26,7 @@ MIRRORS = {
     "amb_verdict": abi.Verdict,
     "amb_flow_key": abi.FlowKey,
     "amb_flow": abi.Flow,
+    "amb_seat": abi.Seat,
     "amb_ended": abi.Ended,
 }
 NUMBERS = {
@@ -36,6 +37,7 @@ NUMBERS = {
     "AMB_ENDPOINTS": abi.ENDPOINTS,
     "AMB_MAX_VERDICTS": abi.MAX_VERDICTS,
     "AMB_MAX_FLOWS": abi.MAX_FLOWS,
+    "AMB_SEATS": abi.SEATS,
     "AMB_RING_BYTES": abi.RING_BYTES,
     "AMB_RING_BACKLOG": abi.RING_BACKLOG,
     "AMB_TUNNEL_PORT": TUNNEL_PORT,

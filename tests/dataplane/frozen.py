@@ -29,7 +29,7 @@ FIELDS = {
     ),
     "amb_settings": (
         "connect_ms:0+4 handshake_ms:4+4 request_ms:8+4 answer_ms:12+4 keepalive_s:16+4 tunnel_idle_s:20+4 "
-        "max_streams:24+4 elephant_bytes:28+4 retries:32+4 flags:36+4"
+        "max_streams:24+4 elephant_bytes:28+4 retries:32+4 flags:36+4 under_way:40+4"
     ),
     "amb_pod": "pod:0+8 stash_family:8+4 stash_want:12+4",
     "amb_context": "context:0+8 expires_at:8+8 cert_len:16+4 key_len:20+4 roots_len:24+4 zero:28+4",

@@ -9,8 +9,8 @@ import pytest
 from ambient.dataplane import abi
 from ambient.dataplane import decisions as module
 from ambient.dataplane.decisions import NOTES_MOST, Decisions
-from ambient.dataplane.questions import Outbound, Outcome, Question
-from ambient.model.mesh import address
+from ambient.dataplane.questions import Outbound, Outcome, Peer, Plaintext, Question, Request
+from ambient.model.mesh import Identity, address
 from ambient.observe.records import Flow
 
 ALLOW = Outcome(verdict=abi.Verdict.CARRY, flow=Flow(reporter="source"), deps=frozenset({"svc:shop/web"}))
@@ -33,8 +33,8 @@ class Judge:
         return self.outcome
 
 
-def a_question(port: int = 80) -> Outbound:
-    return Outbound("shop/client", "u", 100, address("10.0.0.1"), port)
+def a_question(port: int = 80, client: str = "shop/client") -> Outbound:
+    return Outbound(client, "u", 100, address("10.0.0.1"), port)
 
 
 def test_the_same_question_is_judged_once_and_has_one_id() -> None:
@@ -156,6 +156,38 @@ def test_beyond_the_most_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatc
     assert decisions.too_many().forget == []
     decisions.drop_unused(decisions.out_of_force(), [])
     assert len(decisions) == 3
+
+
+def test_a_pod_that_scans_costs_no_other_pod_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others' are older, and of every kind of question."""
+    monkeypatch.setattr(module, "MOST", 20)
+    decisions = Decisions(Judge(), first_id=1)
+    peer = Identity("cluster.local", "shop", "client")
+    others: list[Question] = [
+        *(a_question(port, "shop/quiet") for port in range(7)),
+        Plaintext("shop/web", "u", address("10.0.0.9"), address("10.0.0.1"), 80),
+        Peer("shop/web", "u", False, address("10.0.0.9"), peer),
+        Request("shop/web", "u", peer, address("10.0.0.9"), address("10.0.0.1"), 80),
+    ]
+    numbers = [decisions.decide(question).id for question in others]
+    for port in range(1000):
+        decisions.decide(a_question(port, "evil/scanner"))
+        assert not set(decisions.too_many().forget) & set(numbers)
+    assert [decisions.decide(question).id for question in others] == numbers
+
+
+def test_of_two_pods_that_scan_neither_has_more_than_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 10)
+    decisions = Decisions(Judge(), first_id=1)
+    forgotten: list[int] = []
+    for port in range(50):
+        decisions.decide(a_question(port, "evil/one"))
+        forgotten += decisions.too_many().forget
+    for port in range(50):
+        decisions.decide(a_question(port, "evil/other"))
+        forgotten += decisions.too_many().forget
+    kept = set(range(1, 101)) - set(forgotten)
+    assert kept == {*range(46, 51), *range(96, 101)}, "the youngest five of each"
 
 
 def test_a_sampled_decision_goes_when_the_engine_has_nothing_under_it() -> None:

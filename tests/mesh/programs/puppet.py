@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import hostile
 import load
 import pattern
 import rush
@@ -265,6 +266,9 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "rush": rush.begin,
     "rush_so_far": rush.so_far,
     "rush_ends": rush.end,
+    "scan": hostile.scan,
+    "scan_ends": hostile.scan_ends,
+    "knock": hostile.knock,
 }
 
 
