@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ambient.model.mesh import MeshConfig
 
+LEASE_LEAST_S = 30.0  # an agent stands by its verdicts every 5 s, on a busy node later
 LABS = Path("/run/ambient/lab")  # a directory per lab on this machine
 LAB = "lab"  # the one that is meant when none is named
 # Part of names of netns and cgroups and of paths of sockets. No dash: "amb-NAME-" is no prefix of another lab's names.
@@ -72,6 +73,14 @@ class AgentSettings:
     daemonset: str = ""  # the agents' own, NAMESPACE/NAME: watched, for the hook that ends a pod
     cni_agents: str = ""  # how kubelet's directories for agents' pods begin; empty: the plugin always expects an agent
     engine: EngineSettings = field(default_factory=EngineSettings)
+
+    @property
+    def lease_s(self) -> float:
+        """So long the kernel goes by the verdicts of an agent that is away: what its certificates have left at least.
+
+        They are renewed at half their life, and end what goes through engines.
+        """
+        return max(LEASE_LEAST_S, self.certificate_hours * 3600 / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,8 +123,8 @@ struct amb_endpoint {
   __u64 server; /* netns cookie of its pod; 0: not on this node, or not to be reached directly: through the engine */
 };
 
-/* Presence is validity. `number` is the agent's decision; no other verdict may ever have the same while the machine
- * runs, because by it programs tell whether what they read a moment ago still holds. */
+/* Presence is validity, while `lease` lasts. `number` is the agent's decision; no other verdict may ever have the same
+ * while the machine runs, because by it programs tell whether what they read a moment ago still holds. */
 struct amb_verdict {
   __u64 number;
   __u32 kind;   /* enum amb_kind */
@@ -244,13 +244,15 @@ enum amb_reason {
   AMB_CONNECT_DIRECT,    /* to a pod of this node, past the engine */
   AMB_CONNECT_PASSED,    /* to what the mesh does not know */
   AMB_CONNECT_DENIED,    /* refused: the verdict says so */
-  AMB_CONNECT_UNTOLD,    /* likewise, and there was no room to tell the agent */
+  AMB_CONNECT_EXPIRED,   /* captured: by a verdict that no agent has stood by for too long */
   AMB_CONNECT_NO_ROOM,   /* captured: its record might find no room */
   AMB_CONNECT_NO_SERVER, /* captured: the verdict's endpoint is not captured (any more), or of another family */
   AMB_CONNECT_DIVERTED,  /* captured at the last moment: not to be announced, or it would send data unasked */
   AMB_LOOKUP_DIRECT,     /* announced by this node's connect hook, and still allowed */
   AMB_FLOW_SEALED,       /* established without having been admitted: no byte leaves */
   AMB_FLOW_UNTOLD,       /* ended, and there was no room to tell the agent: never */
+  AMB_FLOW_STOPPED,      /* could not be marked for the engine, so bound to where nothing leaves: never */
+  AMB_FLOW_LOOSE,        /* nor could that be done: never */
 
   AMB_REASONS
 };

@@ -119,6 +119,7 @@ AMB_INLINE struct amb_decision amb_decide_connect(const struct amb_connect_facts
 struct amb_direct_facts {
   __u32 protocol;
   __u32 kind;     /* enum amb_kind; 0: no verdict, or one that has just been taken back */
+  __u8 expired;   /* nobody has been there for long who could take the verdict back */
   __u8 room;      /* for its record, besides those of all connections that live */
   __u8 remote;    /* the chosen endpoint is the engine's to reach; or there is none */
   __u8 reachable; /* it has the family of what was dialled, and its pod, which is another one, is captured */
@@ -129,6 +130,7 @@ AMB_INLINE struct amb_decision amb_decide_direct(const struct amb_direct_facts *
   return (struct amb_decision) { verdict, reason }
   /* Of an MPTCP socket each subflow is one of its own: the engine takes them all. */
   if (facts->protocol != IPPROTO_TCP) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
+  if (facts->expired) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_EXPIRED);
   if (facts->kind == AMB_KIND_REFUSE) AMB_DECIDE(AMB_REFUSE, AMB_CONNECT_DENIED);
   if (facts->kind != AMB_KIND_DIRECT && facts->kind != AMB_KIND_PASS) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);
   if (facts->kind == AMB_KIND_DIRECT && facts->remote) AMB_DECIDE(AMB_MARK_IT, AMB_CONNECT_CAPTURED);

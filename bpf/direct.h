@@ -94,6 +94,7 @@ AMB_INLINE struct amb_decision amb_past_engine(struct bpf_sock_addr *ctx, __u64 
     facts.reachable = server && server->flags & AMB_POD_CAPTURE && socket.server != cookie &&
                       amb_ip_is_v4(&socket.chosen) == amb_ip_is_v4(&to->ip);
   }
+  facts.expired = !amb_lease_holds();
   facts.room = bpf_ringbuf_query(&ended, BPF_RB_AVAIL_DATA) <= AMB_RING_BACKLOG;
 
   struct amb_decision decision = amb_decide_direct(&facts);

@@ -44,6 +44,7 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   if (flow) {
     struct amb_verdict_key dialled = {flow->client, flow->dialled, flow->dialled_port, 0};
     facts.announced = amb_admits(flow, cookie, bpf_map_lookup_elem(&verdicts, &dialled), ctx->sk != 0);
+    facts.announced &= amb_lease_holds();
   }
   if (!facts.announced) { // by whom it was announced it is not asked which port it is
     struct amb_port_key port = {cookie, ctx->local_port, AMB_INBOUND, 0};
@@ -56,7 +57,8 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);
   // Taken back, too: what a first program let in its spare may have refused since. A name of its own rather than a
   // flag, because the entry may be another flow's by now.
-  if (flow) flow->admitted = decision.reason == AMB_LOOKUP_DIRECT ? started : 0;
+  // Only of a flow to this pod: any pod may have its address, and a SYN to that.
+  if (flow && flow->server == cookie) flow->admitted = decision.reason == AMB_LOOKUP_DIRECT ? started : 0;
   if (decision.verdict == AMB_DROP) return drop(place, decision.reason);
   if (decision.verdict == AMB_ASSIGN) {
     struct amb_listener_key key = {cookie, decision.role, 0};

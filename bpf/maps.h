@@ -94,8 +94,9 @@ struct {
 
 /* {client pod, address, port} -> what the agent decided about connections there. Written and deleted by the agent,
  * which deletes at once what does not hold any more: presence is validity, a miss goes through the engine. Read by
- * connect, and again by lookup before a connection gets in. Dies with its pod at the latest. An older agent's connect
- * hook does not read it; the next agent that does begins with an empty one. */
+ * connect, and again by lookup before a connection gets in. Dies with its pod at the latest, and with the next agent's
+ * first configuration. An older agent's connect hook does not read it; the next agent that does begins with an empty
+ * one. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -103,6 +104,16 @@ struct {
   __type(key, struct amb_verdict_key);
   __type(value, struct amb_verdict);
 } verdicts SEC(".maps");
+
+/* Its one entry: until when verdicts hold without another word of the agent, ns of CLOCK_BOOTTIME. Written by the agent
+ * again and again as long as it lives, read by whoever reads `verdicts`: when nobody has been there for long who could
+ * take them back they count as missing. 0, of a new map, is over. */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u64);
+} lease SEC(".maps");
 
 /* A client's socket -> what connect decided for it. Written by connect and sockops, read by sockops and getpeername.
  * Dies with the socket, or when it connects otherwise. */
@@ -155,6 +166,14 @@ static inline __attribute__((always_inline)) __u8 amb_present(const void *entry)
   __u8 yes = entry != 0;
   barrier_var(yes);
   return yes;
+}
+
+/* 1: verdicts hold at this moment. Without a branch but one: see amb_ip_difference. */
+static inline __attribute__((always_inline)) __u64 amb_lease_holds(void) {
+  __u32 only = 0;
+  const __u64 *until = bpf_map_lookup_elem(&lease, &only);
+  __u64 end = until ? *until : 0;
+  return (bpf_ktime_get_boot_ns() - end) >> 63; /* the sign of a difference */
 }
 
 static inline __attribute__((always_inline)) void amb_count(__u32 reason) {

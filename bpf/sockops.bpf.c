@@ -57,17 +57,22 @@ AMB_INLINE struct amb_flow_key key_of(struct bpf_sock_ops *ctx) {
   return key;
 }
 
-// From now on everything this socket sends comes back in to the outbound listener, or is prohibited.
-AMB_INLINE long to_engine(struct bpf_sock_ops *ctx, const struct bpf_sock *sk) {
-  __u32 mark = (sk->mark & ~AMB_MARK_MASK) | AMB_MARK;
-  return bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+// From now on everything this socket sends comes back in to the outbound listener, or is prohibited. If it cannot be
+// marked, for which no reason is known, it is bound to the loopback device, and sends nothing: our table, which would
+// bring that back in, is not asked. False: it leaves as it is.
+AMB_INLINE int stop(struct bpf_sock_ops *ctx, const struct bpf_sock *sk) {
+  __u32 mark = (sk->mark & ~AMB_MARK_MASK) | AMB_MARK, loopback = AMB_LOOPBACK_IFINDEX;
+  if (!bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))) return 1;
+  int stopped = !bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &loopback, sizeof(loopback));
+  amb_count(stopped ? AMB_FLOW_STOPPED : AMB_FLOW_LOOSE);
+  return stopped;
 }
 
-// Before anything is sent: the engine takes it after all. If it cannot be marked it is a stranger to the server, and
-// sealed when it is established.
+// Before anything is sent: the engine takes it after all. If nothing stops it, it is a stranger to the server, and is
+// to be sealed when it is established.
 AMB_INLINE void divert(struct bpf_sock_ops *ctx, const struct bpf_sock *sk, struct amb_socket *socket) {
   socket->started = 0;
-  socket->remote = !to_engine(ctx, sk);
+  socket->remote = stop(ctx, sk);
   amb_count(AMB_CONNECT_DIVERTED);
 }
 
@@ -82,7 +87,7 @@ AMB_INLINE int is_strange(const struct amb_socket *socket) {
 AMB_INLINE int still_stands(const struct amb_socket *socket) {
   struct amb_verdict_key dialled = {socket->client, socket->dialled, socket->dialled_port, 0};
   const struct amb_verdict *verdict = bpf_map_lookup_elem(&verdicts, &dialled);
-  return verdict && verdict->number == socket->number;
+  return verdict && verdict->number == socket->number && amb_lease_holds();
 }
 
 // One of its pod's seats, by chance: to look through all of them would take too long. Where two flows take the same one
@@ -193,7 +198,7 @@ AMB_INLINE void established(struct bpf_sock_ops *ctx, struct bpf_sock *sk) {
   if (socket->kind != AMB_KIND_DIRECT || (flow && flow->admitted == socket->started)) return;
   // Somebody has answered whom we did not let it in to. Not even the handshake's last packet goes there, and as nothing
   // ever will, this is its end: the agent hears of it now, however long the application holds on to the socket.
-  to_engine(ctx, sk);
+  if (!stop(ctx, sk)) return; // it stays in `flows`, where the agent finds and ends what was not let in
   over(ctx, sk, AMB_ENDED_SEALED, BPF_TCP_ESTABLISHED);
   socket->remote = 1;
   amb_count(AMB_FLOW_SEALED);

@@ -81,7 +81,13 @@ class Admin:
         return views.connections(await self._scrape.connections())
 
     async def _explain(self, asked: dict[str, Any]) -> object:
-        return explain.explain(self._agent.world, str(asked.get("from", "")), str(asked.get("to", "")))
+        return explain.explain(
+            self._agent.world,
+            str(asked.get("from", "")),
+            str(asked.get("to", "")),
+            node=self._agent.settings.node,
+            in_the_way=self._agent.ways.in_the_way,
+        )
 
     async def _evidence(self, asked: dict[str, Any]) -> object:
         return await testify(self._agent, self._scrape, str(asked.get("namespace", "")))

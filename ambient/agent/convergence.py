@@ -1,6 +1,7 @@
 """From what the source says to what holds on this node: the order of a change, and what is looked after without one.
 
-Decisions first (fail closed), then pods, then the revision counts as converged. What fails is named and tried again.
+Decisions first (fail closed), an earlier agent's included, then pods, then the revision counts as converged. What fails
+is named and tried again.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Convergence:
         self.errors: list[str] = []  # of the source
         self.problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._inherited: list[Message] | None = inherited  # None: judged
+        self._voided = self._listening = False
         self._changed = asyncio.Event()
         self._next: World | None = None
         self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
@@ -81,11 +83,16 @@ class Convergence:
             if self._next is None:
                 continue  # before the first World nothing is judged, and nobody let go
             asked = self._asked
+            if not self._voided:  # by now somebody can decide anew; and this, too, waits for nothing that could fail
+                await self._ways.void()
+                self._voided = True
             touched = await self._worlds.take(self._next)
             self._proxy.world = self._worlds.world  # what is denied now must not wait for anything that could fail
             self._proxy.touched(touched)
             self._proxy.waiting.touched(touched)
-            if not await self._capture_all():
+            known = await self._know_node()
+            self._end_inherited()
+            if not known or not await self._capture_all():
                 continue
             await self._listen()
             self._tell()
@@ -124,6 +131,8 @@ class Convergence:
         while True:
             await asyncio.sleep(TICK_S)
             try:
+                if self._listening:  # else it is another agent's verdicts that stand
+                    await self._ways.stand_by()
                 for mended in await self._in_order(self._capture.verify):
                     log.warning("capture was tampered with: %s", mended)
                 moved = await self._enrolment.moved()
@@ -139,7 +148,6 @@ class Convergence:
     async def _capture_all(self) -> bool:
         """Make the node's capture what the World says. False when that failed as a whole: the next tick tries again."""
         try:
-            self._proxy.know_host(await self._in_order(self._know_node))
             await self._enrolment.converge(self._worlds.world, nobody=self._is_leaving())
         except (CaptureError, OSError) as error:
             self._missing("pods", error)
@@ -152,18 +160,35 @@ class Convergence:
             log.error("%s: capture is not whole: %s", what, error)
         self.problems[what] = str(error)
 
-    def _know_node(self) -> frozenset[IPAddress]:
+    async def _know_node(self) -> bool:
+        """By its own addresses what comes from the node is judged. False as above."""
+        try:
+            self._proxy.know_host(await self._in_order(self._addresses))
+        except (CaptureError, OSError) as error:
+            self._missing("node", error)
+            return False
+        self.problems.pop("node", None)
+        return True
+
+    def _addresses(self) -> frozenset[IPAddress]:
         found = host.addresses()
         self._capture.know_node(found)
         return found
 
+    def _end_inherited(self) -> None:
+        """The first World is there: what an earlier agent allowed and would be denied now must not wait, either."""
+        if self._inherited is not None:
+            inherited, self._inherited = self._inherited, None
+            self._proxy.inherit(inherited)
+
     async def _listen(self) -> None:
-        """The first World is there: judge what an earlier agent allowed, then be asked."""
-        if self._inherited is None:
+        """The pods are known, so that what the kernel let through for an earlier agent has names; then be asked."""
+        if self._listening:
             return
+        await self._ways.stand_by()
         await self._ways.take_over()
-        self._proxy.inherit(self._inherited)
-        self._inherited = None
+        self._proxy.judge_all()
+        self._listening = True
         self._engines.listen()
 
     async def _forget_decisions(self) -> None:

@@ -31,7 +31,7 @@ from ambient.agent.knock import Knocks
 from ambient.agent.scrape import Scrape
 from ambient.agent.telemetry import Telemetry
 from ambient.agent.worlds import Worlds
-from ambient.capture import cgroups, check, netns
+from ambient.capture import cgroups, check, netns, sockdiag
 from ambient.capture.capture import Capture
 from ambient.capture.errors import CaptureError
 from ambient.dataplane import abi, process
@@ -153,6 +153,8 @@ class Agent:
             in_order=self.in_order,
             touched=self.proxy.touched,
             answered=self.proxy.answered,
+            lease_s=self.settings.lease_s,
+            unfit=await self.unfit(),
         )
         self.proxy.let_pass(self.ways, self.enrolment.cookie_of)
         listeners, contexts = _listeners(rows.messages)
@@ -274,6 +276,15 @@ class Agent:
         else:
             await process.appear(settings.run_dir)
 
+    async def unfit(self) -> str:
+        """Why nothing may go past the engine on this node; empty: it may. What is let through must be ended one day."""
+        obstacle = await self.in_order(sockdiag.obstacle)
+        if obstacle:
+            log.warning(
+                "every connection passes through the engine, because a direct one could not be ended: %s", obstacle
+            )
+        return obstacle
+
     async def _exempt(self, pid: int) -> None:
         """An engine's own dials are not captured; each one may have a cgroup of its own."""
         tree = cgroups.root()
@@ -318,6 +329,7 @@ class Agent:
             "ready": not self.not_ready(),
             "blockers": self.not_ready(),
             "errors": self.convergence.errors,
+            "not_direct": self.ways.unfit,
             "agent_pid": os.getpid(),
             "engine_pid": self.engines.pid,
             "leaving": self.enrolment.leaving,

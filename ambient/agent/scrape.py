@@ -34,6 +34,7 @@ class Scrape:
             records_suppressed=lambda: agent.telemetry.refusals.suppressed,
             kernel_verdicts=lambda: len(agent.ways),
             pairs_aside=lambda: len(agent.ways.ended.aside),
+            not_ended=lambda: agent.ways.left,
         )
 
     async def text(self) -> str:

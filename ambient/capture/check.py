@@ -144,8 +144,8 @@ def _try_cookie() -> str:
 
 
 def _try_ending() -> str:
-    if not sockdiag.usable():
-        raise CaptureError("a connection that was to end goes on: tcp_diag is missing, or cannot destroy")
+    if obstacle := sockdiag.obstacle():
+        raise CaptureError(obstacle)
     return "ends connections"
 
 

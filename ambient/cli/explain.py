@@ -24,7 +24,11 @@ def explain(source: str, to: str, node: str | None, lab: str | None, socket: Pat
     Exit code 0 when every endpoint would accept it, 1 when one would not.
     """
     agents = sockets.find(node, lab, socket)
-    _, found = sockets.ask_first(agents, "explain", **{"from": source, "to": to})
+    asked = {"from": source, "to": to}
+    first, found = sockets.ask_first(agents, "explain", **asked)
+    nearest = [agent for agent in agents if agent.node == found.get("node") != first.node]
+    if nearest:  # what its node has met of late it knows alone
+        _, found = sockets.ask_first([*nearest, first], "explain", **asked)
     if output == "json":
         printing.as_json(found)
     else:

@@ -195,8 +195,9 @@ def status(lab: str, output: str) -> None:
         printing.as_json(found)
         return
     why = ["why"] if any(pod["why"] for pod in found["pods"].values()) else []
+    not_direct = ["not_direct"] if any(node["not_direct"] for node in found["nodes"].values()) else []
     for what, columns in {
-        "nodes": ["name", "underlay", "agent_pid", "engine_pid", "ready", "netns"],
+        "nodes": ["name", "underlay", "agent_pid", "engine_pid", "ready", "netns", *not_direct],
         "pods": ["name", "node", "ips", "ready", "enrolled", "restarts", *why],
         "services": ["name", "vips", "ports"],
     }.items():

@@ -117,6 +117,7 @@ class Decisions:
         else:
             before = known.way.hops if known.way is not None else ()
             known.way = Way(kind=way.kind, hops=(*before, *(hop for hop in way.hops if hop not in before)))
+            known.outcome = known.cut = None  # to be judged, and cut, once more: it has other connections, too
 
     def touched(self, tokens: Iterable[str]) -> Revision:
         """Judge again what depends on any of these tokens."""

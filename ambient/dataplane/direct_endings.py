@@ -12,13 +12,12 @@ from dataclasses import replace
 
 from ambient.capture import direct
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Alike, Ended, Outcome, Place
-from ambient.dataplane import outbound, parties
+from ambient.capture.direct import Alike, Ended, Outcome
+from ambient.dataplane import outbound, parties, wire
 from ambient.dataplane.decisions import Decision
 from ambient.dataplane.pods import LocalPods
 from ambient.dataplane.questions import Hop, Outbound, Way
 from ambient.model import samenode
-from ambient.model.mesh import IPAddress
 from ambient.model.world import World
 from ambient.observe.records import Ending, Flow, Party
 
@@ -65,7 +64,7 @@ def endings(alike: Alike, them: Sequence[Ended], offset: int) -> list[Ending]:
 
 @functools.lru_cache(512)  # as there are of these
 def _told(alike: Alike) -> tuple[str, str, str, str, int]:
-    host, dialled, to = f"{_host(alike.source)}:", _place(alike.dialled), _place(alike.destination)
+    host, dialled, to = f"{wire.host(alike.source)}:", wire.show(*alike.dialled), wire.show(*alike.destination)
     if alike.outcome is Outcome.REFUSED:
         host = to = ""
     return host, dialled, to, _REASONS[alike.outcome], alike.error
@@ -76,9 +75,9 @@ def still_open(flow: direct.Flow, offset: int, now: int) -> Ending:
     started = flow.started_ns
     return Ending(
         f"direct-{started:x}-{flow.source[1]:x}",
-        _place(flow.source),
-        _place(flow.dialled),
-        _place(flow.destination),
+        wire.show(*flow.source),
+        wire.show(*flow.dialled),
+        wire.show(*flow.destination),
         started + offset,
         now - started,
         flow.established_ns - started if flow.established_ns else 0,
@@ -135,12 +134,3 @@ def _hop(flow: direct.Flow, question: Outbound | None, seen: Flow, world: World,
         client, host = world.workloads[question.client], world.workloads[server.workload]
         hop = outbound.direct_hop(world, client, host, hop, server.cookie, judged, world.service_at(question.to))
     return hop
-
-
-@functools.lru_cache(4096)  # the same few hosts speak all day
-def _host(ip: IPAddress) -> str:
-    return f"[{ip}]" if ip.version == 6 else str(ip)
-
-
-def _place(place: Place) -> str:
-    return f"{_host(place[0])}:{place[1]}"

@@ -61,7 +61,7 @@ class Endings:
         answered: Callable[[Decision, IPAddress, int, bool], None],
     ) -> None:
         """`stands(number)`: the kernel goes by this decision now. The rest as of Ways."""
-        self.aside: set[tuple[str, str]] = set()  # client and server, by workload key
+        self.aside: dict[tuple[str, str], str] = {}  # client and server, by workload key: what a connection of them did
         self.over: deque[tuple[Place, Place]] = deque(maxlen=OVER)  # of those that ended last
         self._kernel, self._decisions, self._pods, self._observer = kernel, decisions, pods, observer
         self._world, self._stands, self._touched, self._answered = world, stands, touched, answered
@@ -185,12 +185,12 @@ class Endings:
             "a connection of pod %s to pod %s (%s port %d) %s The two go through the engine for %d s",
             *(*pair, ip, port, what, ASIDE_S),
         )
-        self.aside.add(pair)
+        self.aside[pair] = what
         self._touched([f"wl:{pair[0]}"])
         asyncio.get_running_loop().call_later(ASIDE_S, self._try_again, pair)
 
     def _try_again(self, pair: tuple[str, str]) -> None:
-        self.aside.discard(pair)
+        self.aside.pop(pair, None)
         self._touched([f"wl:{pair[0]}"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import struct
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from ambient.dataplane import abi, parties, wire
 from ambient.dataplane.decisions import Note
 from ambient.dataplane.pods import LocalPods, role_of
 from ambient.model.world import World
+from ambient.observe.perflow import PerFlow
 from ambient.observe.records import Ending, Flow, Party, Path
 
 # Ends that mean the mesh said no, although no decision did: the record says deny and names the reason.
@@ -67,17 +67,19 @@ def flow_of(conn: abi.Conn, flow: Flow | None, note: Note | None, world: World, 
         if note is not None:
             return replace(flow, rule=note.why, reason=note.reason)
     if flow.reporter == "source" and flow.path == "tunnel" and conn.dialled.port and not conn.target:
-        flow = _in_the_clear(flow)
+        flow = _IN_THE_CLEAR.of(flow)
     if flow.verdict == "allow" and conn.reason in _REFUSALS:
         return replace(flow, verdict="deny", reason=abi.reason_name(conn.reason))
     return flow
 
 
-@functools.lru_cache(1024)  # one flow for all connections of a decision: see PerFlow
 def _in_the_clear(flow: Flow) -> Flow:
     """Of a decision with choices inside and outside the mesh, where the connection took one outside."""
     destination = replace(flow.destination, principal="")
     return replace(flow, path="plaintext", security="unknown", destination=destination)
+
+
+_IN_THE_CLEAR = PerFlow(_in_the_clear)  # one flow for all connections of a decision
 
 
 def _undecided(conn: abi.Conn, world: World, pods: LocalPods) -> Flow:

@@ -76,6 +76,7 @@ class Proxy:
         self.decisions = Decisions(self.judge, first_id, self._recheck)
         self.ways: Ways | None = None
         self._here = outbound.NOWHERE
+        self._repeats = False  # engines repeat what an earlier agent answered, until we can be asked
         self.waiting = waiting.Waiting()
         self._engine: Sender | None = None
         self._pods, self._observer = pods, observer
@@ -129,11 +130,14 @@ class Proxy:
         for number in revision.forget:
             if number in cut:
                 self._engine.send(Message(abi.Type.CUT, abi.Cut(answer=number, reason=abi.Reason.CUT)))
-            else:
+            elif not self._repeats:
                 self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=number)))
 
     def inherit(self, rows: list[Message]) -> None:
-        """Take over the decisions of an earlier agent: their records are ours, none of them is repeated, all judged."""
+        """Take over the decisions of an earlier agent: their records are ours, and what is denied now ends now.
+
+        What is not denied the engines repeat until judge_all(): pods need not be known here.
+        """
         for row in rows:
             if isinstance(row.body, abi.AnswerRow):
                 text = row.tail[: row.body.label_len]
@@ -144,6 +148,12 @@ class Proxy:
                     log.error("cutting what an earlier agent let in, for nobody can judge it again: %s", error)  # noqa: TRY400
                     question, flow = None, _UNREADABLE
                 self.decisions.inherit(row.body.answer, question, flow)
+        self._repeats = True
+        self.revise(self.decisions.rejudge_all())
+
+    def judge_all(self) -> None:
+        """From now on no answer of an earlier agent's is repeated, and what it let through is judged again."""
+        self._repeats = False
         if self._engine is not None:
             self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=0)))
         self.revise(self.decisions.rejudge_all())

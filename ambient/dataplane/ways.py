@@ -1,8 +1,9 @@
 """What the kernel does by itself, kept true: verdicts put and taken back, and connections ended that may not go on.
 
 The decisions are made elsewhere. A verdict is taken back before anything else happens: then the kernel lists every
-connection that it had let through, and those that may not go on are ended. What the kernel let in meanwhile it has let
-in by another verdict. Of what ended by itself see ended.py.
+connection that it had let through, and those that may not go on are ended; again, until a look finds neither them nor
+their sockets, for one that is being made can be missed. What the kernel let in meanwhile it has let in by another
+verdict. Of what ended by itself see ended.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from ambient.capture import direct
+from ambient.capture.abi import Kind
 from ambient.capture.direct import Outcome, Place
 from ambient.capture.errors import CaptureError, TableFullError
 from ambient.dataplane import direct_endings, ended
@@ -26,7 +28,9 @@ from ambient.model.world import World
 from ambient.observe.records import Ending, Flow
 
 T = TypeVar("T")
-AGAIN_S = 0.2  # what could not be ended is tried again
+Cuts = dict[int, set[Place] | None]  # by decision: connections to these endpoints are to end; None: all
+AGAIN_S = 0.02  # what was ended is looked for again, and what could not be ended tried again
+LOOKS = 50  # then it is left, and told of: nothing else may wait for it longer
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ class Kernel(ended.Kernel, Protocol):
     def put(self, client: int, dialled: Place, verdict: direct.Verdict) -> None: ...
     def delete(self, client: int, dialled: Place) -> bool: ...
     def clear(self) -> None: ...
+    def renew(self, seconds: float) -> None: ...
     def flows(self) -> list[direct.Flow]: ...
     def destroy(self, flows: Iterable[direct.Flow]) -> int: ...
 
@@ -56,8 +61,12 @@ class Ways:
         in_order: InOrder,
         touched: Callable[[Iterable[str]], None],
         answered: Callable[[Decision, IPAddress, int, bool], None],
+        lease_s: float,
+        unfit: str = "",
     ) -> None:
-        """`in_order`: where what blocks is done. `touched(tokens)`: judge again what depends on these.
+        """`lease_s`: how long verdicts hold without stand_by(). `unfit`: why there are none here; empty: there may be.
+
+        `in_order`: where what blocks is done. `touched(tokens)`: judge again what depends on these.
 
         `answered(decision, ip, port, did)`: an endpoint did, or did not.
         """
@@ -71,10 +80,12 @@ class Ways:
             touched=touched,
             answered=answered,
         )
+        self.unfit = unfit
+        self.left = 0  # connections that were to end, and could not be ended
         self._kernel, self._decisions, self._pods = kernel, decisions, pods
-        self._world, self._in_order = world, in_order
+        self._world, self._in_order, self._lease_s = world, in_order, lease_s
         self._standing: dict[int, tuple[int, Place]] = {}  # by number
-        self._cuts: dict[int, set[Place] | None] = {}  # by number: connections to these endpoints are to end; None: all
+        self._cuts: Cuts = {}
         self._cutting = False
         self._due = asyncio.Event()
         self._settled = asyncio.Condition()
@@ -86,7 +97,7 @@ class Ways:
         """Let the kernel go by a decision that is in force. False: it does not, so the engine has to do it all."""
         if decision.id in self._standing:
             return True
-        if decision.way is None or not decision.in_force or not isinstance(decision.question, Outbound):
+        if self.unfit or decision.way is None or not decision.in_force or not isinstance(decision.question, Outbound):
             return False
         question = decision.question
         endpoints = tuple(
@@ -107,12 +118,24 @@ class Ways:
         self._standing[decision.id] = question.cookie, place
         return True
 
+    async def stand_by(self) -> None:
+        """To be said again and again: there is somebody who takes verdicts back, so they hold for as long again."""
+        await self._in_order(partial(self._kernel.renew, self._lease_s))
+
     def withdraw(self, numbers: Iterable[int]) -> None:
         """The kernel goes by none of these any more, at once."""
         for number in numbers:
             if (stood := self._standing.pop(number, None)) is not None:
                 self._kernel.delete(*stood)
                 self.ended.withdrawn(number)
+
+    def in_the_way(self, client: str, server: str) -> str:
+        """What keeps two pods of this node, by workload key, from the direct path, besides policies; empty: nothing."""
+        if self.unfit:
+            return f"a direct connection could not be ended here: {self.unfit}"
+        if (what := self.ended.aside.get((client, server))) is not None:
+            return f"the two go through the engine for some minutes, because a connection {what}"
+        return ""
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -140,34 +163,55 @@ class Ways:
 
     async def run(self) -> None:
         """Read what ended, end what must not go on; never returns."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._due.wait()
                 self._due.clear()
                 cuts, self._cuts, self._cutting = self._cuts, {}, True
-                try:
-                    await self._in_order(partial(self._end, cuts))
-                except (CaptureError, OSError) as error:
-                    log.error("trying again to end direct connections: %s", error)  # noqa: TRY400
-                    for number, places in cuts.items():
-                        self._to_end(number, places)
-                    loop.call_later(AGAIN_S, self._due.set)
+                await self._end_all(cuts)
                 self._cutting = False
                 async with self._settled:
                     self._settled.notify_all()
         finally:
             self.ended.end()
 
-    def _end(self, cuts: dict[int, set[Place] | None]) -> None:
-        """Beside the event loop."""
-        doomed = []
-        for flow in self._kernel.flows():
-            places = cuts.get(flow.number, set())
-            if places is None or flow.destination in places:
-                doomed.append(flow)
-        if doomed:
-            self._kernel.destroy(doomed)
+    async def _end_all(self, cuts: Cuts) -> None:
+        seen: dict[direct.Flow, None] = {}
+        left: list[direct.Flow] = []
+        why = ""
+        for _ in range(LOOKS):
+            before = why
+            left, why = await self._in_order(partial(self._end, cuts, seen))
+            if not left and not why:
+                return
+            if why and not before:
+                log.error("trying again to end direct connections: %s", why)
+            await asyncio.sleep(AGAIN_S)
+        self.left += max(1, len(left))
+        log.error(
+            "%d connections past the engine that are denied now could not be ended, and go on; no new ones are let "
+            "through. Ending the client's pod ends them. %s",
+            len(left),
+            "; ".join([*(f"{self._client(each)} to {each.destination[0]}" for each in left[:3]), why]),
+        )
+
+    def _client(self, flow: direct.Flow) -> str:
+        pod = self._pods.of_cookie(flow.client)
+        return f"pod {pod.workload}" if pod else str(flow.source[0])
+
+    def _end(self, cuts: Cuts, seen: dict[direct.Flow, None]) -> tuple[list[direct.Flow], str]:
+        """Beside the event loop; those that were there at this look, and what went wrong. `seen`: at earlier ones, too.
+
+        The kernel's list says when a client's socket is gone, of a server's only the sockets do.
+        """
+        listed: list[direct.Flow] = []
+        try:
+            listed = [flow for flow in self._kernel.flows() if _is_cut(flow, cuts)]
+            seen.update(dict.fromkeys(listed))
+            found = self._kernel.destroy(seen) if seen else 0
+        except (CaptureError, OSError) as error:
+            return listed or list(seen), str(error)
+        return listed or (list(seen) if found else []), ""
 
     async def live(self) -> list[tuple[Flow, Ending]]:
         """Every connection past the engine that is open now; of the others everything is recorded."""
@@ -190,18 +234,34 @@ class Ways:
 
     async def numbers(self) -> frozenset[int]:
         """The decisions that live connections were let through by; of the others' everything is recorded."""
-        found = frozenset(each.number for each in await self._in_order(self._kernel.flows))
+        flows = await self._in_order(self._kernel.flows)
         self.ended.drain()  # as above
-        return found
+        await self._end_loose(flows)
+        return frozenset(each.number for each in flows)
+
+    async def _end_loose(self, flows: list[direct.Flow]) -> None:
+        """What nobody let in the kernel seals by itself before its first byte. One that it could not is ended."""
+        loose = [each for each in flows if each.kind is Kind.DIRECT and each.established_ns and not each.admitted]
+        if loose:
+            log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
+            await self._in_order(partial(self._kernel.destroy, loose))
+
+    async def void(self) -> None:
+        """No verdict of an earlier agent stands any more."""
+        await self._in_order(self._kernel.clear)
 
     async def take_over(self) -> None:
-        """What an earlier agent left: none of its verdicts stands, and its connections are decisions, to be judged.
+        """What an earlier agent let through is decisions, to be judged; its verdicts are void by now.
 
         From now on endings are read.
         """
-        await self._in_order(self._kernel.clear)
         world = self._world()
         for flow in await self._in_order(self._kernel.flows):
             question, seen, way = direct_endings.inherited(flow, world, self._pods)
             self._decisions.inherit(flow.number, question, seen, way)
         self.ended.begin()
+
+
+def _is_cut(flow: direct.Flow, cuts: Cuts) -> bool:
+    places = cuts.get(flow.number, set())
+    return places is None or flow.destination in places

@@ -138,15 +138,20 @@ def read_addr(raw: abi.Addr) -> tuple[IPAddress, int]:
 
 def show(ip: IPAddress, port: int) -> str:
     """ip:port as people write it; IPv6 in brackets."""
-    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+    return f"{host(ip)}:{port}"
 
 
 def show_packed(packed: bytes, port: int) -> str:
     """Like show(), of an address as messages have it; empty for one that is not there."""
-    return f"{_host(packed)}:{port}" if port else ""
+    return f"{_packed_host(packed)}:{port}" if port else ""
 
 
 @functools.lru_cache(4096)  # the same few hosts speak all day, and every record names three of them
-def _host(packed: bytes) -> str:
-    ip = address(packed)
+def host(ip: IPAddress) -> str:
+    """As it stands before a port."""
     return f"[{ip}]" if ip.version == 6 else str(ip)
+
+
+@functools.lru_cache(4096)  # likewise: to make an address costs more than the rest
+def _packed_host(packed: bytes) -> str:
+    return host(address(packed))

@@ -54,6 +54,7 @@ def _node(layout: Layout, kubelets: Kubelets, name: str, said: dict[str, Any] | 
         "engine_pid": (said or {}).get("engine_pid"),
         "ready": bool((said or {}).get("ready")),
         "blockers": (said or {}).get("blockers", []) if said or not agent else ["agent does not answer"],
+        "not_direct": (said or {}).get("not_direct", ""),
     }
 
 

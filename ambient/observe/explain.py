@@ -1,13 +1,13 @@
 """`ambient explain`: what would happen to a connection, by the very functions that decide it. Pure.
 
-The client's side is route.plan(), the server's policy.decide(), on one node by way of samenode.between(). What the
-World does not know it does not guess: endpoints set aside for a moment, certificates not issued yet and whether the app
-listens are not in the answer.
+The client's side is route.plan(), the server's policy.decide(), on one node by way of samenode.between() and of what
+the node's agent has met. What neither knows is not guessed: endpoints set aside for a moment, certificates not issued
+yet and whether the app listens are not in the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ambient.model import policy, route, samenode
 from ambient.model.mesh import IPAddress, Workload
@@ -15,14 +15,18 @@ from ambient.model.world import World
 from ambient.observe import names
 
 Row = dict[str, object]
+InTheWay = Callable[[str, str], str]  # what keeps a client and a server, by workload key, from the direct path
 
 
-def explain(world: World, source: str, to: str) -> Row:
+def explain(world: World, source: str, to: str, *, node: str = "", in_the_way: InTheWay = lambda *_: "") -> Row:
     """`source`: NAMESPACE/POD; `to`: HOST:PORT. Raises ValueError when either means nothing here.
+
+    `in_the_way`: on `node`, besides what the World says; empty: nothing.
 
     `verdict` is allow, deny, or depends: on which of the endpoints is chosen.
     """
     who = names.client(world, source)
+    met = in_the_way if who.node == node else _nothing
     named = names.resolve(world, who, to)
     outside = _not_captured(who, named.addresses[0], named.port)
     endpoints: list[Row] = []
@@ -42,10 +46,11 @@ def explain(world: World, source: str, to: str) -> Row:
             case route.Carry() as carry:
                 says.append(carry.why)
                 may_choose = len(carry.choices) <= samenode.MOST_ENDPOINTS
-                endpoints += [_carried(world, who, choice, kernel=may_choose) for choice in carry.choices]
+                endpoints += [_carried(world, who, choice, met, kernel=may_choose) for choice in carry.choices]
     verdicts = {str(row["verdict"]) for row in endpoints}
     return {
         "from": who.key,
+        "node": who.node,
         "to": to,
         "resolved": f"{named.what}: {', '.join(_show(ip, named.port) for ip in named.addresses)}",
         "captured": not outside,
@@ -86,21 +91,26 @@ def _uncaptured(world: World, who: Workload, ip: IPAddress, port: int) -> Iterat
             yield _judged(world, who, server, endpoint.address, endpoint.ports[port], tunnel=False)
 
 
-def _carried(world: World, who: Workload, choice: route.Choice, *, kernel: bool) -> Row:
+def _nothing(_: str, __: str) -> str:
+    return ""
+
+
+def _carried(world: World, who: Workload, choice: route.Choice, met: InTheWay, *, kernel: bool) -> Row:
     """`kernel`: it may choose, but never what is for when others fail."""
     if choice.workload is None:
         return _row(choice.address, choice.port, "plaintext", "allow", rule="outside the mesh", weight=choice.weight)
     tunnel = choice.identity is not None
     row = _judged(world, who, choice.workload, choice.address, choice.port, tunnel=tunnel)
     if tunnel and kernel and choice.weight and choice.workload.node == who.node:
-        row |= _on_the_node(samenode.between(world, who, choice.workload, choice.address, choice.port))
+        judged = samenode.between(world, who, choice.workload, choice.address, choice.port)
+        row |= _on_the_node(judged, met(who.key, choice.workload.key))
     return row | {"weight": choice.weight}
 
 
-def _on_the_node(judged: samenode.Direct | samenode.Indirect) -> Row:
-    if isinstance(judged, samenode.Direct):
-        return {"path": "direct"}
-    return {} if judged.reason in policy.REASONS else {"why": f"not directly, though on one node: {judged.why}"}
+def _on_the_node(judged: samenode.Direct | samenode.Indirect, met: str) -> Row:
+    if isinstance(judged, samenode.Indirect):
+        return {} if judged.reason in policy.REASONS else {"why": f"not directly, though on one node: {judged.why}"}
+    return {"why": f"not directly, though on one node: {met}"} if met else {"path": "direct"}
 
 
 def _judged(world: World, who: Workload, server: Workload, ip: IPAddress, port: int, *, tunnel: bool) -> Row:

@@ -41,6 +41,7 @@ class Gauges:
     records_suppressed: Callable[[], int] = lambda: 0
     kernel_verdicts: Callable[[], int] = lambda: 0
     pairs_aside: Callable[[], int] = lambda: 0
+    not_ended: Callable[[], int] = lambda: 0
 
 
 NOTHING = Gauges()
@@ -154,6 +155,11 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "ambient_direct_pairs_aside", "Pairs of pods of one node kept from the direct path", ask.pairs_aside()
+        )
+        yield CounterMetricFamily(
+            "ambient_direct_not_ended",
+            "Connections past the engine that a change denies and that could not be ended",
+            ask.not_ended(),
         )
         yield GaugeMetricFamily("ambient_ready", "1 when the agent is ready", int(ask.ready()))
         build = GaugeMetricFamily("ambient_build_info", "The agent's version", labels=["version"])

@@ -71,6 +71,7 @@ def prepared(case: str, cgroup: Path, bpffs: Path) -> Iterator[direct.Place]:
         endpoint = direct.Endpoint(*at, weight=1, server=cookies[1])
         dialled = VIP if case == "direct, by VIP" else at
         verdict = direct.Verdict(next(_numbers), abi.Kind.DIRECT, (endpoint,) * many)
+        capture.direct.renew(3600)
         capture.direct.put(cookies[0], dialled, verdict)
         yield dialled
         records: list[direct.Ended] = []

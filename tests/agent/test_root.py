@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ambient.agent import root
+
+
+def test_a_node_where_no_connection_could_be_ended_is_said_to_have_no_direct_ones(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def in_order(work: Any) -> Any:
+        return work()
+
+    for obstacle in ("", "tcp_diag is missing"):
+        monkeypatch.setattr(root.sockdiag, "obstacle", lambda found=obstacle: found)
+        assert asyncio.run(root.Agent.unfit(SimpleNamespace(in_order=in_order))) == obstacle  # type: ignore[arg-type]
+    (said,) = caplog.messages
+    assert said.endswith("because a direct one could not be ended: tcp_diag is missing")
 
 
 class Reached(Exception):

@@ -25,7 +25,7 @@ def test_a_pod_that_is_not_captured_yet_costs_no_other_its_figures() -> None:
         return SimpleNamespace(rows=[])
 
     class Ways(list[Any]):
-        ended = SimpleNamespace(aside=())
+        ended, left = SimpleNamespace(aside=()), 0
 
         async def live(self) -> list[Any]:
             return []

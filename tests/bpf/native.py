@@ -58,6 +58,7 @@ class DirectFacts(ctypes.Structure):
     _fields_ = (
         ("protocol", ctypes.c_uint32),
         ("kind", ctypes.c_uint32),
+        ("expired", ctypes.c_uint8),
         ("room", ctypes.c_uint8),
         ("remote", ctypes.c_uint8),
         ("reachable", ctypes.c_uint8),

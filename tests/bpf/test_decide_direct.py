@@ -16,6 +16,7 @@ from . import native
 IPPROTO_MPTCP = 262
 CAPTURED = ("mark", "connect_captured")
 DIRECT, PASSED = ("direct", "connect_direct"), ("leave", "connect_passed")
+EXPIRED = ("mark", "connect_expired")
 DENIED, NO_ROOM = ("refuse", "connect_denied"), ("mark", "connect_no_room")
 
 
@@ -33,13 +34,17 @@ DENIED, NO_ROOM = ("refuse", "connect_denied"), ("mark", "connect_no_room")
         pytest.param({"kind": Kind.PASS, "room": 0}, NO_ROOM, id="unknown to the mesh, no room"),
         pytest.param({"kind": Kind.REFUSE}, DENIED, id="refused"),
         pytest.param({"kind": Kind.REFUSE, "room": 0, "reachable": 0}, DENIED, id="refused, no room"),
+        *(
+            pytest.param({"expired": 1, "kind": kind, "room": 0}, EXPIRED, id=f"long without an agent, {kind.name}")
+            for kind in Kind
+        ),
         pytest.param({"protocol": IPPROTO_MPTCP}, CAPTURED, id="mptcp"),
         pytest.param({"protocol": IPPROTO_MPTCP, "kind": Kind.REFUSE}, CAPTURED, id="mptcp, refused by the engine"),
         pytest.param({"protocol": IPPROTO_MPTCP, "kind": Kind.PASS}, CAPTURED, id="mptcp, unknown to the mesh"),
     ],
 )
 def test_where_a_connect_goes_is_decided_by_its_facts(facts: dict[str, int], expected: tuple[str, str]) -> None:
-    given = native.DirectFacts(socket.IPPROTO_TCP, Kind.DIRECT, 1, 0, 1)
+    given = native.DirectFacts(socket.IPPROTO_TCP, Kind.DIRECT, 0, 1, 0, 1)
     for name, value in facts.items():
         setattr(given, name, value)
     assert native.decide_direct(given) == expected

@@ -3,87 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ambient.control import callers, strikes
-from ambient.control.callers import Callers
-from ambient.model.mesh import Node, Workload
+from ambient.control import callers
 from ambient.model.world import World
-from ambient.xds.caller import Caller, CannotAuthenticate, Unauthenticated
-from ambient.xds.served import PEER
+from ambient.xds.caller import CannotAuthenticate, Unauthenticated
 from tests.identity import virtual
 from tests.identity.test_tokens import a_token
 
-from .apiserver import ApiServer
-
-ACCOUNT = "system:serviceaccount:ambient-system:ambient-agent"
-EXTRA = "authentication.kubernetes.io/"
-AGENT = Caller(
-    namespace="ambient-system", service_account="ambient-agent", pod="agent-1", pod_uid="uid-agent-1", node="node-1"
-)
-
-
-def an_answer(**extra: str | None) -> dict[str, Any]:
-    """A TokenReview's status; an extra that is None is left out."""
-    given = {"pod-name": "agent-1", "pod-uid": "uid-agent-1", "node-name": "node-1"} | {
-        key.replace("_", "-"): value for key, value in extra.items()
-    }
-    said = {EXTRA + key: [value] for key, value in given.items() if value is not None}
-    return {"authenticated": True, "audiences": ["ambient-control"], "user": {"username": ACCOUNT, "extra": said}}
-
-
-def a_world(*, uid: str = "uid-agent-1", node: str = "node-1") -> World:
-    agent = Workload(
-        namespace="ambient-system",
-        name="agent-1",
-        uid=uid,
-        node=node,
-        service_account="ambient-agent",
-        host_network=True,
-    )
-    return World.build(nodes=[Node(name="node-1")], workloads=[agent])
-
-
-def bound(uid: str = "uid-agent-1", **more: Any) -> str:
-    """A token of agent-1."""
-    return a_token(**{"kubernetes.io": {"pod": {"name": "agent-1", "uid": uid}, **more}})
-
-
-def forged(number: int) -> str:
-    """It says all that a good one says; who signed it is the API server's to see."""
-    return a_token(jti=str(number))
-
-
-class Desk:
-    """Callers, the API server behind them, and the World beside."""
-
-    def __init__(self) -> None:
-        self.server = ApiServer()
-        self.server.review = lambda _: an_answer()
-        self.world = a_world()
-        self.callers = Callers(
-            self.server.api(), accounts=["ambient-system/ambient-agent"], world=lambda: self.world, now=virtual.now
-        )
-
-    async def admit(self, token: str = "", peer: str = "10.0.0.1") -> Caller:
-        said = {"x": "y", "authorization": f"Bearer {token or a_token()}", PEER: peer}
-        return await self.callers.authenticate(said)
-
-    async def refusal(self, token: str = "") -> Unauthenticated:
-        with pytest.raises(Unauthenticated) as refused:
-            await self.admit(token)
-        return refused.value
-
-
-def at_the_desk(test: Callable[[Desk], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await test(Desk())
-
-    virtual.run(main())
+from .desk import AGENT, Desk, a_world, an_answer, at_the_desk, bound
 
 
 def test_a_caller_is_the_pod_its_token_is_bound_to_and_the_node_that_runs_it() -> None:
@@ -301,35 +232,6 @@ def test_a_silent_api_server_is_not_waited_for_long() -> None:
     at_the_desk(test)
 
 
-def test_strangers_take_nobodys_place_in_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "REMEMBERED", 5)
-
-    async def test(desk: Desk) -> None:
-        await desk.admit()
-        for number in range(10):
-            await desk.refusal(a_token(aud=[f"other-{number}"]))
-        desk.server.offline = True
-        assert await desk.admit() == AGENT
-
-    at_the_desk(test)
-
-
-def test_strangers_whom_the_api_server_is_slow_to_refuse_keep_nobody_waiting() -> None:
-    async def test(desk: Desk) -> None:
-        await desk.admit()
-        await asyncio.sleep(callers.RECHECK.total_seconds() + 1)
-        with desk.server.trouble("POST", "tokenreviews", gate=asyncio.Event()):
-            forged = [a_token(jti=number) for number in range(10 * callers.REVIEWS)]
-            waiting = asyncio.gather(*map(desk.admit, forged), return_exceptions=True)
-            await asyncio.sleep(0.1)
-            began = asyncio.get_running_loop().time()
-            assert await desk.admit() == AGENT
-            assert asyncio.get_running_loop().time() - began == pytest.approx(callers.REVIEW_S)
-            await waiting
-
-    at_the_desk(test)
-
-
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "REMEMBERED", 5)
 
@@ -364,75 +266,5 @@ def test_a_token_of_a_pod_that_the_world_does_not_have_is_asked_about_all_the_sa
     async def test(desk: Desk) -> None:
         desk.server.review = lambda _: an_answer(pod_uid="uid-new")
         assert (await desk.admit(bound("uid-new", node={"name": "node-7"}))).pod_uid == "uid-new"
-
-    at_the_desk(test)
-
-
-def test_who_keeps_forging_costs_few_questions_and_others_none_of_theirs() -> None:
-    async def test(desk: Desk) -> None:
-        good = await desk.admit()
-        desk.server.review = lambda spec: (
-            an_answer() if spec["token"] == bound() else {"authenticated": False, "error": "invalid signature"}
-        )
-        for number in range(strikes.BURST):
-            assert (await desk.refusal(forged(number))).reason == "refused"
-        asked = len(desk.server.reviews)
-        for number in range(100, 150):
-            with pytest.raises(CannotAuthenticate, match=r"tokens from 10\.0\.0\.1"):
-                await desk.admit(forged(number))
-        assert len(desk.server.reviews) == asked
-        assert desk.callers.refused["throttled"] == 50
-        assert await desk.admit() == good, "what was good is remembered"
-        assert await desk.admit(bound(), peer="10.0.0.2") == good, "another peer is asked about"
-        await asyncio.sleep(strikes.BACK.total_seconds() + 0.1)
-        assert (await desk.refusal(forged(200))).reason == "refused", "and he again, later"
-
-    at_the_desk(test)
-
-
-def test_questions_that_are_still_open_count() -> None:
-    async def test(desk: Desk) -> None:
-        desk.server.review = lambda _: {"authenticated": False, "error": "invalid signature"}
-        ends = await asyncio.gather(*(desk.admit(forged(each)) for each in range(100)), return_exceptions=True)
-        assert [type(each) for each in ends].count(Unauthenticated) == strikes.BURST
-        assert len(desk.server.reviews) == strikes.BURST
-
-    at_the_desk(test)
-
-
-def test_many_who_come_at_once_from_one_address_are_all_let_in() -> None:
-    """Whatever hides the agents' own addresses."""
-
-    async def test(desk: Desk) -> None:
-        ends = await asyncio.gather(*(desk.admit(forged(each)) for each in range(10 * strikes.BURST)))
-        assert ends == [AGENT] * 10 * strikes.BURST
-        assert not desk.callers.refused
-
-    at_the_desk(test)
-
-
-def test_a_token_that_was_good_is_asked_about_again_whatever_else_its_peer_says() -> None:
-    async def test(desk: Desk) -> None:
-        good = await desk.admit()
-        desk.server.review = lambda spec: (
-            an_answer() if spec["token"] == a_token() else {"authenticated": False, "error": "invalid signature"}
-        )
-        for number in range(strikes.BURST):
-            await desk.refusal(forged(number))
-        await asyncio.sleep(1)
-        desk.callers._known[next(iter(desk.callers._known))].until = virtual.now()
-        asked = len(desk.server.reviews)
-        assert await desk.admit() == good
-        assert len(desk.server.reviews) == asked + 1
-
-    at_the_desk(test)
-
-
-def test_an_api_server_that_is_away_makes_nobody_a_forger() -> None:
-    async def test(desk: Desk) -> None:
-        desk.server.offline = True
-        for number in range(3 * strikes.BURST):
-            with pytest.raises(CannotAuthenticate, match="cannot be asked"):
-                await desk.admit(forged(number))
 
     at_the_desk(test)

@@ -70,7 +70,7 @@ async def _at_once(work: Callable[[], T]) -> T:
 class Node:
     """One agent's data plane. `captured`: netns cookies by workload key."""
 
-    def __init__(self, *more: object, kernel: Kernel | None = None, first_id: int = 1) -> None:
+    def __init__(self, *more: object, kernel: Kernel | None = None, first_id: int = 1, unfit: str = "") -> None:
         self.world = a_world(a_near_pod(), *more)
         self.kernel = kernel or Kernel()
         self.pods = the_pods(self.world)
@@ -89,6 +89,8 @@ class Node:
             in_order=_at_once,
             touched=self.proxy.touched,
             answered=self.proxy.answered,
+            lease_s=60.0,
+            unfit=unfit,
         )
         self.proxy.let_pass(self.ways, self.captured.get)
         self.client = self.captured["shop/client"]

@@ -20,7 +20,10 @@ class Kernel:
         self.live: list[Flow] = []
         self.ring: list[Ended] = []
         self.said: list[str] = []
+        self.lease = 0.0  # seconds
         self.fails = 0  # so many times destroy() does
+        self.misses = 0  # so many times it does not find what is there
+        self.late = 0  # so many times it finds a server's end, made when its client's was gone
         self._most = most
         self._readable = os.eventfd(0, os.EFD_SEMAPHORE)
 
@@ -38,6 +41,9 @@ class Kernel:
         self.said.append("clear")
         self.verdicts.clear()
 
+    def renew(self, seconds: float) -> None:
+        self.lease = seconds
+
     def flows(self) -> list[Flow]:
         self.said.append("flows")
         return list(self.live)
@@ -46,10 +52,16 @@ class Kernel:
         if self.fails:
             self.fails -= 1
             raise CaptureError("not now")
-        doomed = list(flows)
+        doomed = [flow for flow in flows if flow in self.live]
         self.said.append(f"destroy {len(doomed)}")
+        if self.misses:
+            self.misses -= 1
+            return 0
         for flow in doomed:
             self.end(flow, Outcome.DESTROYED)
+        if not doomed and self.late:
+            self.late -= 1
+            return 1
         return len(doomed)
 
     def fileno(self) -> int:

@@ -120,7 +120,7 @@ async def test_a_pair_between_which_the_apps_port_is_shut_goes_through_the_engin
     flow = replace(node.connect(endpoint=NEAR), established_ns=None, admitted=False)
     node.kernel.end(flow, Outcome.FAILED, error=error, after_ns=ended.LOST_NS)
     node.ways.ended.read()
-    assert node.ways.ended.aside == {("shop/client", "shop/near")}
+    assert list(node.ways.ended.aside) == [("shop/client", "shop/near")]
     assert node.verdict() is None
     assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}, "the endpoint is well, for all that is known"
 
@@ -130,7 +130,7 @@ async def test_a_client_that_gives_up_at_once_says_nothing_of_the_way(node: Node
     node.dial()
     node.kernel.end(replace(node.connect(endpoint=NEAR), established_ns=None, admitted=False), Outcome.FAILED)
     node.ways.ended.read()
-    assert node.ways.ended.aside == set()
+    assert node.ways.ended.aside == {}
 
 
 @in_a_loop
@@ -144,11 +144,16 @@ async def test_what_was_not_admitted_keeps_the_pair_from_the_direct_path_for_a_w
     ((flow, ending),) = node.records.direct
     assert (flow.verdict, flow.reason, ending.reason) == ("deny", "unadmitted", "unadmitted")
     assert "pod shop/client to pod shop/near" in caplog.text
+    said = node.ways.in_the_way("shop/client", "shop/near")
+    assert said.startswith(
+        "the two go through the engine for some minutes, because a connection was answered past the "
+    )
+    assert node.ways.in_the_way("shop/near", "shop/client") == ""
     assert node.verdict() is None
     assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
     asyncio.get_running_loop().call_later(0.01, (over := asyncio.Event()).set)
     await over.wait()
-    assert node.ways.ended.aside == set()
+    assert node.ways.ended.aside == {}
     node.dial()
     assert node.verdict() is not None, "it is tried again"
 
@@ -159,7 +164,7 @@ def test_one_that_was_slower_than_a_change_says_nothing_of_the_pair(node: Node) 
     node.change(a_near_pod(ready=False))
     node.kernel.end(flow, Outcome.UNADMITTED)
     node.ways.ended.read()
-    assert node.ways.ended.aside == set()
+    assert node.ways.ended.aside == {}
 
 
 def test_what_is_told_alike_is_made_once_and_kept_no_longer_than_its_verdict(node: Node) -> None:

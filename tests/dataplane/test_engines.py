@@ -3,111 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from ambient.dataplane import abi, engine, engines, process, wire
-from ambient.dataplane.desired import PodState
+from ambient.dataplane import abi, engine, engines, wire
 from ambient.dataplane.engine import Engine
-from ambient.dataplane.engines import Engines, Superseded, choose
+from ambient.dataplane.engines import Superseded, choose
 
-from .fake_engine import FakeEngine
-
-COOKIE = 7
-
-
-class Node:
-    """A run directory, its engines, and the agent's view of them. `bring` is what starts one."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.fakes: list[FakeEngine] = []
-        self.idle: list[int] = []
-        self.gone: list[frozenset[int]] = []
-        self.brought = 0
-        self.bring: Callable[[], Awaitable[None]] = self._cannot
-        self.build = "1"
-        self.engines = Engines(
-            run_dir,
-            abi.Settings(answer_ms=5),
-            bring=self._bring,
-            is_wanted=lambda engine: not engine.leaving and engine.build == self.build,
-            stash=0,
-            drain_timeout_s=9,
-            make_sockets=self._nothing,
-            on_message=lambda *_: None,
-            on_idle=self.idle.append,
-            on_joined=self._joined,
-            on_gone=self._gone,
-        )
-
-    def start(self, number: int, *, build: str = "1", mute: bool = False, **versions: int) -> FakeEngine:
-        self.fakes.append(FakeEngine(self.run_dir, number, build=build, mute=mute, **versions))
-        return self.fakes[-1]
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Engines]:
-        """Attached, and noticing what happens; raises what ended that."""
-        await self.engines.attach()
-        self.engines.listen()
-        jobs = [asyncio.create_task(self.engines.run()), asyncio.create_task(self.engines.watch())]
-        try:
-            yield self.engines
-        finally:
-            for job in jobs:
-                job.cancel()
-            ends = await asyncio.gather(*jobs, return_exceptions=True)
-        for end in ends:
-            if not isinstance(end, asyncio.CancelledError):
-                raise cast(BaseException, end)
-
-    async def close(self) -> None:
-        for fake in self.fakes:
-            await fake.die()
-
-    async def _bring(self) -> None:
-        self.brought += 1
-        await self.bring()
-
-    async def _cannot(self) -> None:
-        raise process.EngineFailed("it does not start")
-
-    async def _nothing(self, *_: int) -> list[socket.socket]:
-        return []
-
-    async def _joined(self, _: Engine) -> None: ...
-
-    async def _gone(self, _: Engine, left: frozenset[int]) -> None:
-        self.gone.append(left)
-
-
-def story(tmp_path: Path, tell: Callable[[Node], Awaitable[None]]) -> None:
-    async def main() -> None:
-        node = Node(tmp_path)
-        try:
-            async with asyncio.timeout(10):
-                await tell(node)
-        finally:
-            await node.close()
-
-    asyncio.run(main())
-
-
-@contextlib.contextmanager
-def a_pod() -> Iterator[PodState]:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        yield PodState(COOKIE, socket.AF_INET, 0, {abi.Role.OUTBOUND: sock})
-
-
-def contexts(raw: bytes) -> set[int]:
-    count = abi.Contexts.from_buffer_copy(raw).count
-    return {int.from_bytes(raw[8 + 8 * i : 16 + 8 * i], "little") for i in range(count)}
+from .several import COOKIE, Node, a_pod, contexts, story, until
 
 
 @pytest.mark.parametrize(
@@ -248,61 +154,6 @@ def test_a_younger_one_that_says_nothing_changes_nothing(tmp_path: Path, monkeyp
     story(tmp_path, tell)
 
 
-@pytest.mark.parametrize("versions", [(3, abi.ABI), (abi.ABI, 99), (99, 3)], ids=["up", "to a later one", "down"])
-def test_an_engine_of_another_version_is_given_everything_or_drains_like_any_other(
-    tmp_path: Path, versions: tuple[int, int]
-) -> None:
-    async def tell(node: Node) -> None:
-        first = node.start(1, version=versions[0])
-        with a_pod() as pod:
-            async with node.running() as agent:
-                agent.add_pod(pod)
-                await first.until(abi.Type.LISTEN)
-                second = node.start(2, version=versions[1])
-                await second.until(abi.Type.LISTEN)
-                (raw,) = await first.until(abi.Type.DRAIN)
-                assert abi.Drain.from_buffer_copy(raw).timeout_s == 9
-                assert [each["state"] for each in agent.status()] == ["draining", "serving"]
-                agent.send(wire.Message(abi.Type.CUT, abi.Cut(answer=7)))
-                await first.until(abi.Type.CUT)
-                agent.leave_pod(COOKIE)
-                for fake in (first, second):
-                    await fake.until(abi.Type.LEAVE)
-                    await fake.say(wire.Message(abi.Type.IDLE, abi.PodRef(pod=COOKIE)))
-                await until(lambda: node.idle == [COOKIE])
-        for fake, version in zip((first, second), versions, strict=True):
-            said = [(abi.Speaks.from_buffer_copy(raw).abi, fake.told[0][0]) for raw in fake.of(abi.Type.SPEAKS)]
-            assert said == ([(abi.ABI, abi.Type.SPEAKS)] if version > 3 else []), "before all else, to who knows it"
-
-    story(tmp_path, tell)
-
-
-def test_messages_of_a_later_version_are_skipped(tmp_path: Path) -> None:
-    async def tell(node: Node) -> None:
-        later = node.start(1, version=99)
-        async with node.running() as agent:
-            await later.say_raw(bytes(abi.Head(type=40, size=24, body=16)) + bytes(16))
-            await agent.barrier()
-            assert agent.attached
-
-    story(tmp_path, tell)
-
-
-@pytest.mark.parametrize("versions", [{"version": 2}, {"version": 99, "oldest": abi.ABI + 1}], ids=["older", "younger"])
-def test_one_that_speaks_no_version_of_ours_is_left_alone(tmp_path: Path, versions: dict[str, int]) -> None:
-    async def tell(node: Node) -> None:
-        first = node.start(1)
-        async with node.running() as agent:
-            await agent.barrier()
-            other = node.start(2, **versions)
-            await until(lambda: other._agent is not None)
-            await agent.barrier()
-            assert agent.pid == first.pid
-            assert (first.of(abi.Type.DRAIN), other.told) == ([], [])
-
-    story(tmp_path, tell)
-
-
 @pytest.mark.parametrize("why", ["it was told to leave", "it is of another build"])
 def test_another_is_brought_when(tmp_path: Path, why: str) -> None:
     async def tell(node: Node) -> None:
@@ -431,9 +282,3 @@ def test_the_door_of_a_dead_engine_is_removed(tmp_path: Path) -> None:
 
     story(tmp_path, tell)
     assert len(list(tmp_path.iterdir())) == 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - nobody is told
-            await asyncio.sleep(0.01)

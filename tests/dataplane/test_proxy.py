@@ -10,11 +10,20 @@ import pytest
 
 from ambient.dataplane import abi, wire
 from ambient.dataplane.pods import listener_id, tunnel_id
-from ambient.dataplane.questions import Outbound
+from ambient.dataplane.questions import Outbound, Plaintext, label
 from ambient.dataplane.wire import Message
 from ambient.identity.ca import EmbeddedCA
 from ambient.identity.svid import request
-from ambient.model.mesh import Identity, IPAddress, MtlsMode, PeerAuthentication, address
+from ambient.model.mesh import (
+    AuthorizationPolicy,
+    Identity,
+    IPAddress,
+    MtlsMode,
+    PeerAuthentication,
+    Rule,
+    address,
+)
+from ambient.observe.records import Flow
 from tests.dataplane.proxied import OUTBOUND, PLAIN, TUNNEL, Setup
 from tests.dataplane.worlds import (
     API_IP,
@@ -270,12 +279,32 @@ def test_inherited_connections_are_recorded_and_judged_again_by_the_next_agent()
     second = Setup(strict)
     row = Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(label)), label)
     second.proxy.inherit([row, row])
-    assert [m.type for m in second.link.sent] == [abi.Type.FORGET, abi.Type.CUT]
+    assert [m.type for m in second.link.sent] == [abi.Type.CUT]
+    second.proxy.judge_all()
+    assert [m.type for m in second.link.sent] == [abi.Type.CUT, abi.Type.FORGET], "what is cut is cut once"
     second.say(abi.Type.ENDED, abi.Conn(id=1, answer=777, reason=abi.Reason.CUT))
     ((flow, _),) = second.records.all
     assert (flow.verdict, flow.reason, flow.destination.workload) == ("deny", "strict_mtls", "client")
     second.say(abi.Type.ENDED, abi.Conn(id=2, answer=777, reason=abi.Reason.CLOSED))
     assert second.records.all[1][0].verdict == "allow", "it ended while no agent was there, before the policy"
+
+
+def test_what_is_not_denied_is_repeated_until_all_is_judged() -> None:
+    """Pods may take a while to be captured again, and until then nobody answers."""
+    setup = Setup()
+    question = Plaintext("shop/client", "uid-client", LEGACY_IP, CLIENT_IP, 80)
+    text = label(question, Flow(reporter="destination"))
+    setup.proxy.inherit([Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(text)), text)])
+    everybody = AuthorizationPolicy(namespace="shop", name="all", rules=(Rule(),))
+    setup.proxy.world = setup.world.replace([everybody], revision="2")
+    setup.proxy.touched({"policy:shop"})
+    decision = setup.proxy.decisions.get(777)
+    assert decision is not None
+    assert decision.outcome is not None
+    assert (decision.outcome.flow.verdict, "shop/all" in decision.outcome.flow.rule) == ("allow", True)
+    assert setup.link.sent == [], "it is another rule by now, and still allowed"
+    setup.proxy.judge_all()
+    assert [m.body.id for m in setup.link.sent if isinstance(m.body, abi.Ref)] == [0]
 
 
 def test_inherited_connections_whose_label_cannot_be_read_are_cut() -> None:

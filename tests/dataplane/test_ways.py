@@ -9,7 +9,9 @@ import pytest
 
 from ambient.capture.abi import Kind
 from ambient.capture.direct import Endpoint, Place
-from ambient.dataplane import ways
+from ambient.dataplane import abi
+from ambient.dataplane.questions import label
+from ambient.dataplane.wire import Message
 from ambient.model.mesh import (
     Action,
     AuthorizationPolicy,
@@ -127,23 +129,6 @@ def test_an_unknown_address_that_becomes_known_is_passed_no_more_at_once(node: N
 
 
 @in_a_loop
-async def test_a_denial_takes_the_verdict_back_then_lists_then_ends_what_it_denies(node: Node) -> None:
-    node.dial()
-    doomed, spared = node.connect(endpoint=NEAR), node.kernel.connect(99, (LEGACY_IP, 1), VIP)
-    assert spared is None
-    node.kernel.said.clear()
-    node.change(DENY)
-    assert node.kernel.said == ["delete"], "before anything else"
-    await node.settled()
-    assert node.kernel.said == ["delete", "flows", "destroy 1"]
-    assert doomed not in node.kernel.live
-    ((flow, ending),) = node.records.direct
-    assert (flow.verdict, flow.reason) == ("deny", "denied_by_policy")
-    assert flow.rule == f"AuthorizationPolicy shop/no rule 0 denies {CLIENT} on port 8080"
-    assert (flow.path, ending.reason) == ("direct", "cut")
-
-
-@in_a_loop
 async def test_an_endpoint_that_goes_keeps_its_connections_until_it_would_not_let_them_in(node: Node) -> None:
     node.dial()
     node.connect(endpoint=NEAR)
@@ -196,14 +181,18 @@ async def test_registry_only_ends_what_was_passed(node: Node) -> None:
 
 
 @in_a_loop
-async def test_what_cannot_be_ended_is_tried_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "AGAIN_S", 0.0)
-    node.dial()
-    node.connect(endpoint=NEAR)
-    node.kernel.fails = 2
-    node.change(DENY)
-    await node.settled()
-    assert node.kernel.live == []
+async def test_verdicts_hold_for_as_long_again_whenever_the_agent_stands_by_them(node: Node) -> None:
+    await node.ways.stand_by()
+    assert node.kernel.lease == 60.0
+
+
+def test_where_nothing_could_be_ended_the_engine_does_it_all(kernel: Kernel) -> None:
+    node = Node(kernel=kernel, unfit="tcp_diag is missing")
+    assert node.asked(VIP)[1] == {(WEB_IP, 8080): 1, NEAR: 1}
+    node.dial(OUTSIDE)
+    assert kernel.verdicts == {}
+    said = node.ways.in_the_way("shop/client", "shop/near")
+    assert said == "a direct connection could not be ended here: tcp_diag is missing"
 
 
 def test_an_unchanged_decision_asks_the_kernel_nothing(node: Node) -> None:
@@ -230,8 +219,10 @@ async def test_an_agent_that_leaves_writes_what_has_ended_and_one_without_a_worl
 
 async def next_agent(kernel: Kernel, *more: object) -> Node:
     node = Node(*more, kernel=kernel, first_id=1000)
-    await node.ways.take_over()
+    await node.ways.void()
     node.proxy.inherit([])
+    await node.ways.take_over()
+    node.proxy.judge_all()
     await node.settled()
     return node
 
@@ -282,6 +273,27 @@ async def test_what_the_engine_says_of_a_decision_is_not_said_of_what_went_past_
     ((seen, _),) = after.records.direct
     assert (known.flow.path, known.flow.reporter) == ("tunnel", "source")
     assert (seen.path, seen.reporter, seen.destination.workload) == ("direct", "destination", "near")
+
+
+@in_a_loop
+async def test_what_is_denied_ends_in_the_kernel_too_where_an_engine_has_the_same_decision(node: Node) -> None:
+    """Which was judged, and cut in the engine, before the kernel's connections had names."""
+    answer = node.dial(OUTSIDE)
+    node.connect(OUTSIDE)
+    decision = node.proxy.decisions.get(answer.answer)
+    assert decision is not None
+    assert decision.question is not None
+    text = label(decision.question, decision.flow)
+    after = Node(CLOSED, kernel=node.kernel, first_id=1000)
+    row = abi.AnswerRow(answer=answer.answer, label_len=len(text))
+    after.proxy.inherit([Message(abi.Type.ROW_ANSWER, row, text)])
+    assert [message.type for message in after.link.sent] == [abi.Type.CUT]
+    await after.ways.take_over()
+    after.proxy.judge_all()
+    await after.settled()
+    assert after.kernel.live == []
+    ((flow, _),) = after.records.direct
+    assert (flow.verdict, flow.reason) == ("deny", "not_in_registry")
 
 
 @in_a_loop

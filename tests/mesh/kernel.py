@@ -35,6 +35,12 @@ def _delete(mesh: Mesh, pod: str, table: str, key: bytes) -> None:
     run("bpftool", "map", "delete", "pinned", str(where), "key", "hex", *(f"{byte:02x}" for byte in key))
 
 
+def end_lease(mesh: Mesh, node: str) -> None:
+    """As if its agent had been away for half a day."""
+    where = pins(mesh, node) / "maps" / "lease"
+    run("bpftool", "map", "update", "pinned", str(where), "key", "hex", *["00"] * 4, "value", "hex", *["00"] * 8)
+
+
 def delete_pod(mesh: Mesh, pod: str) -> None:
     _delete(mesh, pod, "pods", bytes(ctypes.c_uint64(cookie(mesh, pod))))
 

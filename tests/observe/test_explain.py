@@ -82,6 +82,18 @@ def test_on_one_node_it_goes_directly_or_is_said_why_not(near: Workload, path: s
     assert row["client_identity"] == "spiffe://cluster.local/ns/shop/sa/client"
 
 
+@pytest.mark.parametrize(("node", "path"), [("a", "tunnel"), ("b", "direct")], ids=["its own", "another"])
+def test_what_the_clients_node_has_met_keeps_it_from_the_direct_path(node: str, path: str) -> None:
+    said = explain(
+        a_world(CLIENT, NEAR), "shop/client-1", "near-1:8080", node=node,
+        in_the_way=lambda client, server: f"{client} and {server} are set aside",
+    )  # fmt: skip
+    row = only(said)
+    assert (row["path"], row["verdict"], said["node"]) == (path, "allow", "a")
+    why = "not directly, though on one node: shop/client-1 and shop/near-1 are set aside"
+    assert row["why"] == (why if node == "a" else "")
+
+
 def test_a_service_of_more_pods_than_the_kernel_chooses_among_is_the_engines() -> None:
     few = [a_pod(f"shop/near-{n}", f"10.0.0.{n}") for n in range(10, 26)]
     near = a_service("shop/near", "10.96.0.9")

@@ -12,7 +12,7 @@ from ambient.model.mesh import MeshConfig
 from ambient.sources import files
 from ambient.sources.review import Review, review
 
-from .test_directory import namespace, node, pod
+from .written import namespace, node, pod
 
 
 def reviewed(*paths: Path) -> Review:

@@ -89,6 +89,7 @@ class Pair:
 
 def pair_of(capture: Capture, enrol: Enrol, node: pods.Node, family: str) -> Pair:
     made = Pair(capture, node.pod(), node.pod(), family)
+    capture.direct.renew(3600)
     for name, each in (("client", made.client), ("server", made.server)):
         made.listeners[name] = dict(enrol(each))
     return made

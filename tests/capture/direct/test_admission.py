@@ -12,6 +12,7 @@ from ambient.capture import Role, direct
 from ambient.capture.abi import Kind
 
 from .. import apps, pods
+from ..conftest import Enrol
 from ..test_attack import send
 from .conftest import PORT, Pair
 from .talk import CLOSE, WAIT, answer, hang_up, talk
@@ -106,6 +107,28 @@ def test_a_live_connection_survives_a_forged_syn_of_its_own(pair: Pair) -> None:
     for word in (b"one", b"two"):
         chat.tell(word)
         assert chat.receive() == word
+
+
+def test_a_pod_that_takes_the_servers_address_takes_nobodys_admission_back(
+    pair: Pair, enrol: Enrol, node: pods.Node
+) -> None:
+    """It has the client's SYN come to itself, as whoever may configure addresses can."""
+    pair.allow(pair.at)
+    server = pair.server.start(apps.echo, str(pair.at[0]), PORT)
+    assert server.receive() == "listening"
+    chat = pair.client.start(apps.chat, str(pair.at[0]), PORT)
+    assert chat.receive() == "connected"
+    (flow,) = pair.capture.direct.flows()
+    thief = node.pod()
+    listeners = enrol(thief)
+    assert flow.admitted
+    thief.ip(f"addr add {pair.at[0]}/128 dev lo nodad" if pair.family == "v6" else f"addr add {pair.at[0]}/32 dev lo")
+    thief.node.run(send, thief.link, frame(pair, thief.mac(), (str(flow.source[0]), flow.source[1])))
+    pods.eventually(lambda: pair.counted("lookup_plain") == [1])
+    assert pair.capture.direct.flows() == [flow]
+    chat.tell(b"one")
+    assert chat.receive() == b"one"
+    del listeners
 
 
 def test_who_dials_past_the_hooks_is_a_stranger(pair: Pair, app: pods.Remote) -> None:

@@ -79,9 +79,12 @@ def test_an_agent_of_before_the_direct_path_is_upgraded(pair4: Pair, node: pods.
     """It has none of its pins."""
     pair4.capture.close()
     pins = bpffs / "ambient-v1"
-    for gone in ("maps/verdicts", "maps/sockets", "maps/flows", "maps/ended", "links/sock_ops", "links_spare/sock_ops"):
+    for gone in ("verdicts", "lease", "sockets", "flows", "ended"):
+        (pins / "maps" / gone).unlink()
+    for gone in ("links/sock_ops", "links_spare/sock_ops"):
         (pins / gone).unlink()
     pair4.capture = Capture.open(node.cgroup, bpffs)
+    pair4.capture.direct.renew(3600)
     pair4.allow(pair4.vip)
     server = pair4.serve()
     assert pair4.dial(pair4.vip)["said"] == b"app"

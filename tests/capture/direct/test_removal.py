@@ -57,6 +57,7 @@ REMOVALS: dict[str, tuple[Callable[[Victim], object], str, int]] = {  # who gets
     "server's entry in pods": (lambda v: v.delete("pods", v.pair.server), ENGINE, 1),
     "client's entry in enrolled": (lambda v: v.delete("enrolled", v.pair.client), DIRECT, 1),
     "pin of verdicts": (lambda v: v.unpin("maps/verdicts"), DIRECT, 1),
+    "pin of the lease": (lambda v: v.unpin("maps/lease"), DIRECT, 1),
     "pin of sockets": (lambda v: v.unpin("maps/sockets"), DIRECT, 1),
     "pin of flows": (lambda v: v.unpin("maps/flows"), DIRECT, 1),
     "pin of ended": (lambda v: v.unpin("maps/ended"), DIRECT, 1),
@@ -105,10 +106,10 @@ def test_without_one_piece_no_record_is_lost_and_nothing_gets_in_unallowed(
 def test_a_sock_ops_hook_that_goes_during_a_connection_takes_no_record_along(
     victim: Victim, served: pods.Remote, spare: bool
 ) -> None:
-    del served
     pair = victim.pair
     app = pair.client.start(apps.move, *pair.spelled(pair.vip))
     assert app.receive() == "ready"
+    served.receive()  # it has said its word
     victim.detach("links_spare/sock_ops" if spare else "links/sock_ops")
     app.finish()
     assert pair.ended()[0].bytes_in == 3
