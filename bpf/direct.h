@@ -73,7 +73,7 @@ AMB_INLINE struct amb_decision amb_past_engine(struct bpf_sock_addr *ctx, __u64 
   struct amb_direct_facts facts = {.protocol = amb_protocol(ctx), .kind = verdict->kind, .remote = 1};
   socket.kind = facts.kind;
   if (facts.kind == AMB_KIND_DIRECT) {
-    __u32 at = amb_choose(verdict, bpf_get_prandom_u32());
+    __u32 at = amb_choose(verdict, verdict->count > 1 ? bpf_get_prandom_u32() : 0);
     if (at < AMB_ENDPOINTS && verdict->endpoint[at].server) {
       const struct amb_endpoint *endpoint = &verdict->endpoint[at];
       facts.remote = 0;

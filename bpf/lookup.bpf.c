@@ -25,12 +25,10 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
   if (ctx->protocol != IPPROTO_TCP) return SK_PASS;
 
   __u64 cookie = netns_cookie;
-  struct amb_port_key port = {cookie, ctx->local_port, AMB_INBOUND, 0};
   struct amb_lookup_facts facts = {
       .pod = bpf_map_lookup_elem(&pods, &cookie),
       .ingress_ifindex = ctx->ingress_ifindex,
       .local_port = ctx->local_port,
-      .port_excluded = amb_present(bpf_map_lookup_elem(&excluded_ports, &port)),
   };
   if (ctx->family == AF_INET) {
     facts.remote = amb_ip_from_v4(ctx->remote_ip4);
@@ -40,10 +38,6 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
     facts.remote = (struct amb_ip){{ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]}};
     facts.local = (struct amb_ip){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
   }
-  struct amb_port_key probed = {cookie, ctx->local_port, AMB_PROBED, 0};
-  __u8 a_probes_port = amb_present(bpf_map_lookup_elem(&excluded_ports, &probed));
-  facts.probe = a_probes_port && amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
-
   struct amb_flow_key key = {facts.remote, facts.local, bpf_ntohs((__u16)ctx->remote_port), ctx->local_port};
   struct amb_flow *flow = bpf_map_lookup_elem(&flows, &key);
   __u64 started = flow ? flow->started : 0;
@@ -51,6 +45,13 @@ AMB_INLINE int on_syn(struct bpf_sk_lookup *ctx, enum place place) {
     struct amb_verdict_key dialled = {flow->client, flow->dialled, flow->dialled_port, 0};
     facts.announced = amb_admits(flow, cookie, bpf_map_lookup_elem(&verdicts, &dialled), ctx->sk != 0);
     facts.announced &= amb_lease_holds();
+  }
+  if (!facts.announced) { // by whom it was announced it is not asked which port it is
+    struct amb_port_key port = {cookie, ctx->local_port, AMB_INBOUND, 0};
+    struct amb_port_key probed = {cookie, ctx->local_port, AMB_PROBED, 0};
+    facts.port_excluded = amb_present(bpf_map_lookup_elem(&excluded_ports, &port));
+    __u8 a_probes_port = amb_present(bpf_map_lookup_elem(&excluded_ports, &probed));
+    facts.probe = a_probes_port && amb_present(bpf_map_lookup_elem(&node_addresses, &facts.remote));
   }
 
   struct amb_lookup_decision decision = amb_decide_lookup(&facts);

@@ -24,13 +24,14 @@ class Knocks:
 
     _awaited: dict[str, asyncio.Future[Flow]] = field(default_factory=dict)  # by our port and where it was dialled
 
-    def ended(self, flow: Flow, ending: Ending) -> None:
+    def ended(self, flow: Flow, *endings: Ending) -> None:
         """Of every connection: costs nothing while nobody asks, which is nearly always."""
         if not self._awaited or flow.reporter != "destination":
             return
-        awaited = self._awaited.get(_key(ending.source.rpartition(":")[2], ending.destination))
-        if awaited is not None and not awaited.done():
-            awaited.set_result(flow)
+        for ending in endings:
+            awaited = self._awaited.get(_key(ending.source.rpartition(":")[2], ending.destination))
+            if awaited is not None and not awaited.done():
+                awaited.set_result(flow)
 
     async def at(self, doors: Sequence[tuple[IPAddress, int]]) -> list[dict[str, object]]:
         """What each met: `outcome` is refused, let in, unanswered or unreachable; a refusal has reason and rule."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from ambient.observe import refusals
 from ambient.observe.journal import Journal
@@ -13,35 +13,39 @@ from ambient.observe.perflow import PerFlow
 from ambient.observe.records import Ending, Flow, Form
 
 
+class Other(Protocol):
+    def __call__(self, flow: Flow, /, *endings: Ending) -> None: ...
+
+
 class Telemetry:
-    def __init__(self, journal: Journal, metrics: Metrics, *others: Callable[[Flow, Ending], None]) -> None:
-        """`others` are told of every end as well."""
+    def __init__(self, journal: Journal, metrics: Metrics, *others: Other) -> None:
+        """`others` are told of every end as well, of those that ended alike together."""
         self._journal, self._metrics, self._others = journal, metrics, others
         self.refusals = refusals.Refusals(self._write, lambda s, what: asyncio.get_running_loop().call_later(s, what))
         self._forms = PerFlow(Form)
         self._mirrored = PerFlow(lambda flow: replace(flow, reporter="source"))
 
     def ended(self, flow: Flow, ending: Ending) -> None:
-        self._tell(flow, ending)
+        self._tell(flow, (ending,))
         if flow.reporter == "destination" and ending.setup_ns:
             self._metrics.observe_dial(ending.setup_ns / 1e9)  # here the setup is the answer and the dial of the app
 
-    def ended_directly(self, flow: Flow, ending: Ending) -> None:
-        """Of a connection past the engine there is one record; of one between two pods of ours, both sides count it."""
-        self._tell(flow, ending)
+    def ended_directly(self, flow: Flow, *endings: Ending) -> None:
+        """Of connections past the engine, with one reason and error. Each has one record; of one between two pods of
+        ours, both sides count it."""
+        self._tell(flow, endings)
         for mirrored in self.both(flow)[1:]:
-            self._metrics.mirrored(mirrored, ending)
+            self._metrics.mirrored(mirrored, *endings)
             for other in self._others:
-                other(mirrored, ending)
+                other(mirrored, *endings)
 
-    def _tell(self, flow: Flow, ending: Ending) -> None:
-        if refusals.concerns(flow, ending):
-            self.refusals.tell(flow, ending)
-        else:
-            self._write(flow, ending)
-        self._metrics.ended(flow, ending)
+    def _tell(self, flow: Flow, endings: tuple[Ending, ...]) -> None:
+        tell = self.refusals.tell if refusals.concerns(flow, endings[0]) else self._write
+        for ending in endings:
+            tell(flow, ending)
+        self._metrics.ended(flow, *endings)
         for other in self._others:
-            other(flow, ending)
+            other(flow, *endings)
 
     def _write(self, flow: Flow, ending: Ending) -> None:
         self._journal.write(self._forms.of(flow).fill(flow, ending))

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ambient.capture import abi, netns, sockdiag
 from ambient.capture.abi import Kind
@@ -81,16 +82,58 @@ class Outcome(enum.Enum):
     TIMED_OUT = "timed_out"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """One connection past the engine that is over."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Alike:
+    """What connections past the engine that ended alike have in common: one object for nearly all of them."""
 
-    flow: Flow  # of a REFUSED one `source` is (::, 0) and `destination` what was dialled
+    client: int  # as of Flow, to `dialled`
+    server: int | None
+    number: int
+    kind: Kind
+    source: IPAddress  # of a REFUSED one nobody's, as `destination`
+    destination: Place
+    dialled: Place
+    admitted: bool
+    sealed: bool
     outcome: Outcome
     error: int  # errno that the client's socket had, 0: none
+
+
+class Ended(NamedTuple):
+    """One connection past the engine that is over."""
+
+    alike: Alike
+    port: int  # the client's
+    started_ns: int
+    established_ns: int  # 0: never
     ended_ns: int
     bytes_out: int  # of the application, from client to server: acknowledged
     bytes_in: int  # from server to client: received
+
+    @property
+    def flow(self) -> Flow:
+        each = self.alike
+        return Flow(
+            each.client,
+            each.server,
+            each.number,
+            each.kind,
+            (each.source, self.port),
+            each.destination,
+            each.dialled,
+            self.started_ns,
+            self.established_ns or None,
+            each.admitted,
+            each.sealed,
+        )
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.alike.outcome
+
+    @property
+    def error(self) -> int:
+        return self.alike.error
 
 
 class Direct:
@@ -100,7 +143,7 @@ class Direct:
         """`where` opens a pod's network namespace by its cookie; None: it is gone."""
         self._verdicts, self._flows, self._lease = maps["verdicts"], maps["flows"], maps["lease"]
         self._where = where
-        self._ring = Ring(maps["ended"].fd)
+        self._ring = Ring(maps["ended"].fd, abi.RING_BYTES)
 
     def put(self, client: int, dialled: Place, verdict: Verdict) -> None:
         """From now on this pod's (netns cookie's) connections there go by this verdict; it replaces an earlier one.
@@ -212,7 +255,7 @@ class Direct:
 
         One leaves the kernel only after `take` has returned, so an agent that is killed loses none it did not take.
         """
-        return self._ring.read(lambda data: take(_ended(data)), limit)
+        return self._ring.read(lambda data: take(read_ended(data)), limit)
 
     def close(self) -> None:
         self._ring.close()
@@ -232,7 +275,8 @@ _address = functools.lru_cache(4096)(address)  # the same few hosts speak all da
 # Structs of abi.py at once: field by field costs four times as much.
 _FLOW_KEY = struct.Struct("=16s16s2H")
 _FLOW = struct.Struct("=6Q 16sHB5x")
-_ENDED = struct.Struct("=8Q 16s16s2H 16s2H 3B5x")
+_ENDED = struct.Struct("=24s 5Q 32sH 25s5x")  # those of its fields that tell connections apart; others as they are
+_ALIKE = struct.Struct("=3Q 16s16s H 16s2H 3B")
 _KINDS = {int(kind): kind for kind in Kind}
 _ADMITTED, _SEALED = int(abi.EndedState.ADMITTED), int(abi.EndedState.SEALED)
 
@@ -255,36 +299,43 @@ def _flow(packed: bytes, value: bytes) -> Flow:
     )
 
 
-def _ended(data: bytes) -> Ended:
+def read_ended(data: bytes) -> Ended:
+    """An abi.Ended."""
+    who, started, established, ended, bytes_out, bytes_in, between, port, how = _ENDED.unpack_from(data)
+    alike = _alike(who, between, how, established != 0)
+    return Ended(alike, port, started, established, ended, bytes_out, bytes_in)
+
+
+@functools.lru_cache(512)  # those of the last moments: a decision that is made anew has another number
+def _alike(who: bytes, between: bytes, how: bytes, established: bool) -> Alike:
     (
-        client, server, number, started, established, ended, bytes_out, bytes_in,
-        source, destination, source_port, destination_port, dialled, dialled_port, error, kind, state, last,
-    ) = _ENDED.unpack_from(data)  # fmt: skip
-    flow = Flow(
+        client, server, number, source, destination, port, dialled, dialled_port, error, kind, state, last,
+    ) = _ALIKE.unpack(who + between + how)  # fmt: skip
+    sealed = bool(state & _SEALED)
+    return Alike(
         client,
         server or None,
         number,
         _KINDS[kind],
-        (_address(source), source_port),
-        (_address(destination), destination_port),
+        _address(source),
+        (_address(destination), port),
         (_address(dialled), dialled_port),
-        started,
-        established or None,
         bool(state & _ADMITTED),
-        bool(state & _SEALED),
+        sealed,
+        _outcome(_KINDS[kind], sealed, established, error, last),
+        error,
     )
-    return Ended(flow, _outcome(flow, error, last), error, ended, bytes_out, bytes_in)
 
 
-def _outcome(flow: Flow, error: int, last: int) -> Outcome:
+def _outcome(kind: Kind, sealed: bool, established: bool, error: int, last: int) -> Outcome:
     """Errors as net/ipv4/tcp*.c leave them in the socket; without one, who closed first is in the last state."""
-    if flow.kind is Kind.REFUSE:
+    if kind is Kind.REFUSE:
         return Outcome.REFUSED
-    if flow.sealed:
+    if sealed:
         return Outcome.UNADMITTED
     if error == errno.ECONNABORTED:
         return Outcome.DESTROYED
-    if not flow.established_ns:
+    if not established:
         return Outcome.FAILED
     if error in (errno.ECONNRESET, errno.EPIPE):
         return Outcome.RESET_SERVER

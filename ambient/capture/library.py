@@ -1,6 +1,6 @@
 """libbpf.so.1 itself: its functions' signatures, and how to call them: a failure is a LibbpfError with what it said.
 
-Nothing is printed. Used by libbpf.py and ring.py only, which know what the functions are for.
+Nothing is printed. Used by libbpf.py only, which knows what the functions are for.
 """
 
 from __future__ import annotations
@@ -71,10 +71,6 @@ def library() -> ctypes.CDLL:
         ("bpf_prog_query", number, (number, number, ctypes.c_uint32, pointer, pointer, pointer)),
         ("libbpf_num_possible_cpus", number, ()),
         ("bpf_map_lookup_batch", number, (number, pointer, pointer, pointer, pointer, pointer, pointer)),
-        ("ring_buffer__new", pointer, (number, pointer, pointer, pointer)),
-        ("ring_buffer__consume", number, (pointer,)),
-        ("ring_buffer__epoll_fd", number, (pointer,)),
-        ("ring_buffer__free", None, (pointer,)),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

@@ -5,12 +5,14 @@ Pure. Of a decision of ours the record says what was decided; of an earlier agen
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ambient.capture import direct
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Outcome
+from ambient.capture.direct import Alike, Ended, Outcome
 from ambient.dataplane import outbound, parties, wire
 from ambient.dataplane.decisions import Decision
 from ambient.dataplane.pods import LocalPods
@@ -39,29 +41,49 @@ def realtime_offset() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
-def ending(ended: direct.Ended, offset: int) -> Ending:
-    """`offset`: realtime_offset()."""
-    flow = ended.flow
-    refused = ended.outcome is Outcome.REFUSED
-    started = flow.started_ns
-    return Ending(
-        f"direct-{started:x}-{flow.source[1]:x}",
-        "" if refused else wire.show(*flow.source),
-        wire.show(*flow.dialled),
-        "" if refused else wire.show(*flow.destination),
-        started + offset,
-        ended.ended_ns - started,
-        flow.established_ns - started if flow.established_ns else 0,
-        ended.bytes_out,
-        ended.bytes_in,
-        _REASONS[ended.outcome],
-        ended.error,
-    )
+def endings(alike: Alike, them: Sequence[Ended], offset: int) -> list[Ending]:
+    """Of connections that ended alike; `offset`: realtime_offset()."""
+    host, dialled, to, reason, error = _told(alike)
+    return [
+        Ending(
+            f"direct-{started:x}-{port:x}",
+            f"{host}{port}" if host else "",
+            dialled,
+            to,
+            started + offset,
+            ended - started,
+            established - started if established else 0,
+            sent,
+            received,
+            reason,
+            error,
+        )
+        for _, port, started, established, ended, sent, received in them
+    ]
+
+
+@functools.lru_cache(512)  # as there are of these
+def _told(alike: Alike) -> tuple[str, str, str, str, int]:
+    host, dialled, to = f"{wire.host(alike.source)}:", wire.show(*alike.dialled), wire.show(*alike.destination)
+    if alike.outcome is Outcome.REFUSED:
+        host = to = ""
+    return host, dialled, to, _REASONS[alike.outcome], alike.error
 
 
 def still_open(flow: direct.Flow, offset: int, carried: tuple[int, int]) -> Ending:
-    """Of one that lives. `carried`: bytes so far, out and in."""
-    return ending(direct.Ended(flow, Outcome.CLOSED, 0, flow.started_ns, *carried), offset)._replace(reason="open")
+    """Of one that lives, as at its begin. `carried`: bytes so far, out and in."""
+    started = flow.started_ns
+    return Ending(
+        f"direct-{started:x}-{flow.source[1]:x}",
+        wire.show(*flow.source),
+        wire.show(*flow.dialled),
+        wire.show(*flow.destination),
+        started + offset,
+        0,
+        flow.established_ns - started if flow.established_ns else 0,
+        *carried,
+        reason="open",
+    )
 
 
 def flow_of(flow: direct.Flow, outcome: Outcome, decision: Decision) -> Flow:

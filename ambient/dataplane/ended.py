@@ -9,14 +9,13 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from ambient.capture import direct
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Outcome, Place
+from ambient.capture.direct import Alike, Ended, Outcome, Place
 from ambient.dataplane import direct_endings
 from ambient.dataplane.decisions import Decision, Decisions
 from ambient.dataplane.pods import LocalPods
@@ -26,7 +25,7 @@ from ambient.model.world import World
 from ambient.observe.records import Ending, Flow
 
 BATCH = 64  # records read at once; then they are written, and the loop has its turn
-GATHER_S = 0.005  # how long a record may wait for others
+GATHER_S = 0.010  # how long a record may wait for others
 ASIDE_S = 300.0  # a pair of pods of which a connection was not admitted goes through the engine so long
 OVER = 1024  # ended connections whose ends are remembered: those of the last moment, on a busy node
 LOST_NS = 1_000_000_000  # after which a SYN that is not answered is sent again
@@ -40,11 +39,11 @@ log = logging.getLogger(__name__)
 
 class Kernel(Protocol):
     def fileno(self) -> int: ...
-    def read(self, take: Callable[[direct.Ended], None], limit: int) -> int: ...
+    def read(self, take: Callable[[Ended], None], limit: int) -> int: ...
 
 
 class Observer(Protocol):
-    def ended_directly(self, flow: Flow, ending: Ending) -> None: ...
+    def ended_directly(self, flow: Flow, *endings: Ending) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -81,10 +80,15 @@ class Endings:
             self._due.cancel()
 
     def read(self) -> int:
-        """Write the records of some that ended; how many."""
-        count = self._kernel.read(partial(self._ended, direct_endings.realtime_offset()), BATCH)
-        self._observer.flush()
-        return count
+        """Write the records of some that ended, of those that ended alike together; how many.
+
+        What cannot be written keeps none of the others from it; why not comes out of here.
+        """
+        alike: dict[Alike, list[Ended]] = {}
+        try:
+            return self._kernel.read(lambda each: alike.setdefault(each.alike, []).append(each), BATCH)
+        finally:
+            self._write(alike)
 
     def drain(self) -> None:
         """Write all that has ended until now."""
@@ -104,18 +108,32 @@ class Endings:
         count = BATCH
         try:
             count = self.read()
-        finally:  # one that could not be written is gone, and the loop tells of it; those behind it are read
+        finally:  # of what could not be written the loop tells; those behind it are read
             if count < BATCH:
                 self._await()
             else:
                 self._due = asyncio.get_running_loop().call_later(0, self._read_on)
 
-    def _ended(self, offset: int, ended: direct.Ended) -> None:
-        self._observer.ended_directly(self.flow_of(ended.flow, ended.outcome), direct_endings.ending(ended, offset))
-        if ended.flow.kind is Kind.DIRECT:
-            if ended.flow.admitted:
-                self.over.append((ended.flow.source, ended.flow.destination))
-            self._learn(ended)
+    def _write(self, alike: Mapping[Alike, Sequence[Ended]]) -> None:
+        offset = direct_endings.realtime_offset()
+        failures: list[Exception] = []
+        for what, them in alike.items():
+            try:
+                self._ended(what, them, offset)
+            except Exception as error:  # noqa: BLE001 - all of them are raised below
+                failures.append(error)
+        self._observer.flush()
+        if failures:
+            raise ExceptionGroup("records were not written", failures)
+
+    def _ended(self, alike: Alike, them: Sequence[Ended], offset: int) -> None:
+        self._observer.ended_directly(
+            self.flow_of(them[0].flow, alike.outcome), *direct_endings.endings(alike, them, offset)
+        )
+        if alike.kind is Kind.DIRECT:
+            if alike.admitted:
+                self.over.extend(((alike.source, each.port), alike.destination) for each in them)
+            self._learn(alike, them)
 
     def flow_of(self, flow: direct.Flow, outcome: Outcome) -> Flow:
         """One object for all connections that are told alike: see PerFlow."""
@@ -139,20 +157,21 @@ class Endings:
             decision = replace(known, flow=seen, way=way)
         return direct_endings.flow_of(flow, outcome, decision)
 
-    def _learn(self, ended: direct.Ended) -> None:
-        """What an end says of the way: nobody answers there, or somebody else does."""
-        decision = self._decisions.get(ended.flow.number)
+    def _learn(self, alike: Alike, them: Sequence[Ended]) -> None:
+        """What ends say of the way: nobody answers there, or somebody else does."""
+        decision = self._decisions.get(alike.number)
         if decision is None:
             return
-        ip, port = ended.flow.destination
-        if ended.outcome is Outcome.UNADMITTED:
+        ip, port = alike.destination
+        if alike.outcome is Outcome.UNADMITTED:
             self._set_aside(decision, ip, port, _ANSWERED_BY_ANOTHER)
-        elif _lost(ended):
+        elif alike.outcome is Outcome.FAILED and not alike.admitted and any(map(_tried, them)):
             self._set_aside(decision, ip, port, _LOST)
-        elif ended.flow.established_ns:
+        elif them[0].established_ns:
             self._answered(decision, ip, port, True)
-        elif ended.outcome is Outcome.FAILED and ended.error and not _deaf(ended):
-            self._answered(decision, ip, port, False)
+        elif alike.outcome is Outcome.FAILED and alike.error and not _deaf(alike):
+            for _ in them:
+                self._answered(decision, ip, port, False)
 
     def _set_aside(self, decision: Decision, ip: IPAddress, port: int, what: str) -> None:
         """Unless it was only slower than a change: the server's lookup asks whether the verdict still stands."""
@@ -175,18 +194,17 @@ class Endings:
         self._touched([f"wl:{pair[0]}"])
 
 
-def _lost(ended: direct.Ended) -> bool:
-    """It had time for a second SYN, and none of them came to the server's socket lookup."""
-    tried = ended.error != 0 or ended.ended_ns - ended.flow.started_ns >= LOST_NS
-    return ended.outcome is Outcome.FAILED and not ended.flow.admitted and tried
+def _tried(ended: Ended) -> bool:
+    """Long enough for a second SYN."""
+    return ended.error != 0 or ended.ended_ns - ended.started_ns >= LOST_NS
 
 
-def _deaf(ended: direct.Ended) -> bool:
+def _deaf(alike: Alike) -> bool:
     """The server's socket lookup had it, and the client heard nothing: as any client may see to (SO_ATTACH_FILTER).
 
     By that no pod sets an endpoint aside for the others of its node.
     """
-    return ended.flow.admitted and ended.error != errno.ECONNREFUSED
+    return alike.admitted and alike.error != errno.ECONNREFUSED
 
 
 def _knows(decision: Decision, flow: direct.Flow) -> bool:

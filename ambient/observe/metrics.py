@@ -68,25 +68,26 @@ class Metrics:
         self._dials = Histogram("ambient_dial_seconds", "Connecting to an endpoint, until it or its proxy said yes")
         self._setups = Histogram("ambient_setup_seconds", "From accept until both sides of a connection could speak")
 
-    def ended(self, flow: Flow, ending: Ending) -> None:
-        """Exactly once per connection, the refused ones included."""
-        self._traffic.ended(flow, ending, self._clock())
-        if ending.setup_ns:
-            self._setups.observe(ending.setup_ns / 1e9)
+    def ended(self, flow: Flow, *endings: Ending) -> None:
+        """Exactly once per connection, the refused ones included; several at once if reason and error are the same."""
+        self._traffic.ended(flow, *endings, now=self._clock())
+        for each in endings:
+            if each.setup_ns:
+                self._setups.observe(each.setup_ns / 1e9)
         if flow.verdict == "deny":
-            self.refused(flow.reason or ending.reason)
-        elif ending.reason not in _NOT_FAILURES:
-            self.refused(ending.reason)
+            self.refused(flow.reason or endings[0].reason, len(endings))
+        elif endings[0].reason not in _NOT_FAILURES:
+            self.refused(endings[0].reason, len(endings))
 
-    def mirrored(self, flow: Flow, ending: Ending) -> None:
-        """The other side of a connection that one agent saw both sides of."""
-        self._traffic.ended(flow, ending, self._clock())
+    def mirrored(self, flow: Flow, *endings: Ending) -> None:
+        """The other side of connections that one agent saw both sides of."""
+        self._traffic.ended(flow, *endings, now=self._clock())
 
-    def refused(self, reason: str) -> None:
-        """A connection or request that was turned away. `reason`: one of our snake_case names, never a peer's text."""
+    def refused(self, reason: str, count: int = 1) -> None:
+        """Connections or requests that were turned away. `reason`: one of our snake_case names, never a peer's text."""
         if reason not in self._refused and len(self._refused) >= REASONS_MAX:
             reason = "other"
-        self._refused[reason] = self._refused.get(reason, 0) + 1
+        self._refused[reason] = self._refused.get(reason, 0) + count
 
     def observe_handshake(self, seconds: float) -> None:
         self._handshakes.observe(seconds)

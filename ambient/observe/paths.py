@@ -28,10 +28,13 @@ class Paths:
 
     _counts: dict[Key, _Count] = field(default_factory=dict)
 
-    def ended(self, flow: Flow, ending: Ending) -> None:
-        count = self._counts.setdefault(key_of(flow), _Count())
-        count.connections += 1
-        count.last = (flow, ending)
+    def ended(self, flow: Flow, *endings: Ending) -> None:
+        key = key_of(flow)
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        count.connections += len(endings)
+        count.last = (flow, endings[-1])
 
     def of(self, namespace: str, live: Iterable[Flow]) -> list[dict[str, object]]:
         """Rows in the order of PATHS, "in" first. `live`: flows of the connections that are open."""

@@ -75,27 +75,30 @@ class _Totals:
 class Traffic:
     def __init__(self, *, sets_max: int = SETS_MAX, idle_s: float = IDLE_S) -> None:
         self._sets: dict[Labels, _Totals] = {}
-        self._labels: PerFlow[dict[str, Labels]] = PerFlow(lambda _: {})  # by response flag
+        self._labels: PerFlow[dict[str, tuple[Labels, Labels]]] = PerFlow(lambda _: {})  # by response flag
         self._sets_max, self._idle_s = sets_max, idle_s
 
-    def ended(self, flow: Flow, ending: Ending, now: float) -> None:
-        """`now`: any monotonic clock, in seconds."""
-        flag = flags.of(flow.verdict, flow.reason, ending.reason, ending.error)
-        running = self._totals(self._labels_of(flow, _while_open(flow, flag)), now)
-        running.ended[_OPENED] += 1
-        running.ended[_SENT] += ending.received  # Istio counts from the server's point of view
-        running.ended[_RECEIVED] += ending.sent
-        closed = self._totals(self._labels_of(flow, flag), now)
-        closed.ended[_CLOSED] += 1
+    def ended(self, flow: Flow, *endings: Ending, now: float) -> None:
+        """One or more, of the same reason and error. `now`: any monotonic clock, in seconds."""
+        first = endings[0]
+        flag = flags.of(flow.verdict, flow.reason, first.reason, first.error)
+        while_open, in_the_end = self._labels_of(flow, flag)
+        running = self._totals(while_open, now)
+        for each in endings:
+            running.ended[_SENT] += each.received  # Istio counts from the server's point of view
+            running.ended[_RECEIVED] += each.sent
+        running.ended[_OPENED] += len(endings)
+        closed = running if in_the_end is while_open else self._totals(in_the_end, now)
+        closed.ended[_CLOSED] += len(endings)
         if flag != flags.NONE:
-            closed.ended[_FAILED] += 1
+            closed.ended[_FAILED] += len(endings)
 
     def collect(self, live: Iterable[Live], now: float) -> Iterator[Metric]:
         """One family a metric; of every label set only the counters that ever moved."""
         moving: dict[Labels, list[int]] = {}
         open_now = {"source": 0, "destination": 0}
         for row in live:
-            key = self._labels_of(row.flow, _while_open(row.flow, flags.NONE))
+            key, _ = self._labels_of(row.flow, flags.NONE)
             self._totals(key, now)
             figures = moving.setdefault(key if key in self._sets else _overflow(key), [0] * len(_NAMES))
             figures[_OPENED] += row.connections
@@ -117,11 +120,14 @@ class Traffic:
             gauge.add_metric([reporter], count)
         yield gauge
 
-    def _labels_of(self, flow: Flow, flag: str) -> Labels:
+    def _labels_of(self, flow: Flow, flag: str) -> tuple[Labels, Labels]:
+        """While it is open, and in the end: the same object where that is the same."""
         by_flag = self._labels.of(flow)
         found = by_flag.get(flag)
         if found is None:
-            found = by_flag[flag] = labels(flow, flag)
+            in_the_end = labels(flow, flag)
+            early = _while_open(flow, flag)
+            found = by_flag[flag] = in_the_end if early == flag else labels(flow, early), in_the_end
         return found
 
     def _totals(self, key: Labels, now: float) -> _Totals:

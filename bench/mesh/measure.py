@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.mesh import cpu
-from bench.mesh.loads import Load
+from bench.mesh.loads import PORTS, Load
 from bench.mesh.modes import Mode
 from bench.mesh.outputs import LoadFailed, Outcome
 
 GRACE_S = 30.0  # for a load generator to begin and end around its seconds
 # What runs beside needs so long until it flows, or the round trips until they have warmed up and count (sockperf: 0.4).
 HEAD_START_S, LATER_S = 0.7, 0.2
+
+_DIAL = """
+import socket, sys
+for port in sys.argv[2:]:
+    socket.create_connection((sys.argv[1], int(port)), 10).close()
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,17 @@ class Measured:
     errors: int
     proxy_cpu_s: float
     agent_cpu_s: float
+
+
+def introduce(mode: Mode) -> None:
+    """One connection to each port, in every mode: a pod's first one is the engine's, also where all others are direct.
+
+    A load that is one connection for all of its time would measure only that. Raises LoadFailed.
+    """
+    try:
+        mode.lab.exec(mode.client, sys.executable, "-c", _DIAL, mode.address, *map(str, PORTS))
+    except subprocess.CalledProcessError as error:
+        raise LoadFailed(f"{mode.name}: the server's ports cannot be dialled: {error.stderr[-500:]}") from error
 
 
 def measure(mode: Mode, load: Load, seconds: int) -> Measured:

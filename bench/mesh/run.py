@@ -44,6 +44,9 @@ def results(
                     tell(f"failed: {error}")
                     failures.append(str(error))
                 mode.forget_records()
+        for mode in all_:
+            measure.introduce(mode)
+            mode.forget_records()
         for number in range(1, rounds + 1):
             for mode in all_:
                 mode.take_places()

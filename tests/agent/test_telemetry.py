@@ -52,6 +52,34 @@ def test_one_record_and_both_sides_count_if_both_are_here(flow: Flow, counted: d
     assert ways == [flow.path] * len(counted)
 
 
+def test_those_that_ended_alike_are_told_at_once_and_counted_each(tmp_path: Path) -> None:
+    flow = a_flow("direct")
+    endings = [Ending(f"direct-{port}", sent=port, received=10, setup_ns=1000) for port in (1, 2, 3)]
+    texts, rows, ways = [], [], []
+    for together in (True, False):
+        place = tmp_path / f"journal-{together}"
+        out = os.open(place, os.O_CREAT | os.O_WRONLY)
+        metrics, paths = Metrics(clock=lambda: 0.0, wall=lambda: 0.0), Paths()
+        telemetry = Telemetry(Journal(out), metrics, paths.ended)
+        for some in [endings] if together else [[each] for each in endings]:
+            telemetry.ended_directly(flow, *some)
+        telemetry.flush()
+        os.close(out)
+        rows.append(place.read_text().splitlines())
+        texts.append(asyncio.run(metrics.text()))
+        ways.append([paths.of(space, ()) for space in ("front", "shop")])
+    assert rows[0] == rows[1]
+    assert [json.loads(row)["bytes_sent"] for row in rows[0]] == [1, 2, 3]
+    assert texts[0] == texts[1]
+    assert ways[0] == ways[1]
+
+
+def test_refusals_are_counted_each() -> None:
+    metrics = Metrics()
+    metrics.ended(Flow(reporter="source", verdict="deny", reason="refused"), *[Ending("1", reason="refused")] * 3)
+    assert 'ambient_connections_refused_total{reason="refused"} 3.0' in asyncio.run(metrics.text())
+
+
 def test_a_pod_that_is_refused_in_a_loop_is_counted_each_time_and_written_a_few_times(tmp_path: Path) -> None:
     place = tmp_path / "journal"
     metrics, paths = Metrics(), Paths()

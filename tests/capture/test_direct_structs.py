@@ -28,8 +28,24 @@ def test_one_that_ended() -> None:
         client=1, server=2, number=3, started=4, established=5, ended=6, bytes_out=7, bytes_in=8,
         flow=KEY, dialled=abi.Ip.of(DIALLED), dialled_port=80, error=104, kind=Kind.DIRECT, state=1, last=9,
     )  # fmt: skip
-    flow = direct.Flow(1, 2, 3, Kind.DIRECT, (HERE, 40000), (THERE, 8080), (DIALLED, 80), 4, 5, True, False)
-    assert direct._ended(bytes(row)) == direct.Ended(flow, direct.Outcome.RESET_SERVER, 104, 6, 7, 8)
+    found = direct.read_ended(bytes(row))
+    assert found.flow == direct.Flow(
+        1, 2, 3, Kind.DIRECT, (HERE, 40000), (THERE, 8080), (DIALLED, 80), 4, 5, True, False
+    )
+    assert (found.outcome, found.error) == (direct.Outcome.RESET_SERVER, 104)
+    assert (found.ended_ns, found.bytes_out, found.bytes_in) == (6, 7, 8)
+
+
+def test_those_that_ended_alike_share_what_they_have_in_common() -> None:
+    def ended(**other: object) -> direct.Ended:
+        fields = {"number": 3, "established": 5, "flow": KEY, "kind": Kind.DIRECT, "state": 1, "last": 9} | other
+        return direct.read_ended(bytes(abi.Ended(**fields)))
+
+    elsewhere = abi.FlowKey(abi.Ip.of(HERE), abi.Ip.of(THERE), 40001, 8080)
+    first = ended(started=1)
+    assert ended(started=2, flow=elsewhere, bytes_out=1).alike is first.alike
+    for other in ({"number": 4}, {"established": 0}, {"error": 104}, {"state": 0}, {"last": 1}):
+        assert ended(**other).alike is not first.alike
 
 
 def test_nothing_is_left_out() -> None:
@@ -39,6 +55,7 @@ def test_nothing_is_left_out() -> None:
         (direct._ENDED, abi.Ended),
     ):
         assert at_once.size == ctypes.sizeof(mirror)
+    assert direct._ALIKE.size == abi.Ended.zero.offset - 5 * 8 - 2
 
 
 def test_the_model_knows_how_many_endpoints_a_verdict_holds() -> None:

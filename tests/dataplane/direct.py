@@ -45,8 +45,8 @@ class Records(proxied.Records):
         self.flushed = 0
         self.written = asyncio.Event()
 
-    def ended_directly(self, flow: Flow, ending: Ending) -> None:
-        self.direct.append((flow, ending))
+    def ended_directly(self, flow: Flow, *endings: Ending) -> None:
+        self.direct.extend((flow, ending) for ending in endings)
 
     def flush(self) -> None:
         self.flushed += 1

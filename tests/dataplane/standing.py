@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ambient.capture.abi import Kind
-from ambient.capture.direct import Ended, Endpoint, Flow, Outcome, Place, Verdict
+from ambient.capture.direct import Alike, Ended, Endpoint, Flow, Outcome, Place, Verdict
 from ambient.capture.errors import CaptureError, TableFullError
 
 
@@ -123,8 +124,28 @@ class Kernel:
     ) -> None:
         if flow in self.live:
             self.live.remove(flow)
-        self.ring.append(Ended(flow, outcome, error, flow.started_ns + after_ns, sent, got))
+        self.ring.append(ended(flow, outcome, error, flow.started_ns + after_ns, sent, got))
         os.eventfd_write(self._readable, 1)
+
+
+def ended(flow: Flow, outcome: Outcome, error: int, ended_ns: int, sent: int, got: int) -> Ended:
+    alike = _alike(
+        flow.client,
+        flow.server,
+        flow.number,
+        flow.kind,
+        flow.source[0],
+        flow.destination,
+        flow.dialled,
+        flow.admitted,
+        flow.sealed,
+        outcome,
+        error,
+    )
+    return Ended(alike, flow.source[1], flow.started_ns, flow.established_ns or 0, ended_ns, sent, got)
+
+
+_alike = functools.cache(Alike)  # the same ones are one, as of the kernel's
 
 
 def _chosen(verdict: Verdict, endpoint: Place | None) -> Endpoint | None:

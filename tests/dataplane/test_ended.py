@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from ambient.capture.direct import Outcome
+from ambient.capture.direct import Ended, Outcome
+from ambient.capture.errors import CaptureError
 from ambient.dataplane import ended
+from ambient.observe.records import Ending, Flow
 from tests.dataplane.direct import NEAR, VIP, Node, a_near_pod, in_a_loop
 from tests.dataplane.worlds import CLIENT, WEB_IP
 
@@ -48,6 +51,44 @@ async def test_what_ends_in_one_moment_is_written_together_and_more_than_a_batch
         await node.records.written.wait()
     assert (len(node.records.direct), node.records.flushed) == (ended.BATCH + 2, 3)
     running.cancel()
+
+
+def test_one_that_cannot_be_written_keeps_none_of_the_others_from_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.dial()
+    for port, outcome in enumerate((Outcome.CLOSED, Outcome.TIMED_OUT, Outcome.RESET_CLIENT, Outcome.CLOSED)):
+        node.kernel.end(node.connect(endpoint=NEAR, port=port + 1), outcome)
+    write = node.records.ended_directly
+
+    def refuse(flow: Flow, *endings: Ending) -> None:
+        if endings[0].reason == "timeout":
+            raise KeyError(flow.rule)
+        write(flow, *endings)
+
+    monkeypatch.setattr(node.records, "ended_directly", refuse)
+    with pytest.raises(ExceptionGroup, match="not written"):
+        node.ways.ended.read()
+    assert sorted(ending.reason for _, ending in node.records.direct) == ["closed", "closed", "reset_client"]
+    assert node.records.flushed == 1
+    assert node.ways.ended.read() == 0
+
+
+def test_what_the_kernel_cannot_tell_keeps_nothing_back_that_it_told_before(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.dial()
+    node.kernel.end(node.connect(endpoint=NEAR))
+
+    def read(take: Callable[[Ended], None], limit: int) -> int:
+        assert limit
+        take(node.kernel.ring[0])
+        raise CaptureError("and then")
+
+    monkeypatch.setattr(node.kernel, "read", read)
+    with pytest.raises(CaptureError):
+        node.ways.ended.read()
+    assert len(node.records.direct) == 1
 
 
 @in_a_loop
