@@ -29,6 +29,8 @@ MODULES = [
     "bench.control.served",
     "bench.control.source",
     "bench.direct.__main__",
+    "bench.direct.programs",
+    "bench.direct.records",
     "bench.disruption.__main__",
     "bench.disruption.plane",
     "bench.setsockopt.__main__",
@@ -85,7 +87,9 @@ def test_what_cannot_be_meant_is_wrong_usage(module: str, words: str, said: str)
     assert said in result.stderr
 
 
-@pytest.mark.parametrize("module", ["control.real", "direct.__main__", "disruption.__main__", "setsockopt.__main__"])
+@pytest.mark.parametrize(
+    "module", ["control.real", "direct.__main__", "direct.programs", "disruption.__main__", "setsockopt.__main__"]
+)
 def test_who_needs_root_says_so_before_anything_is_begun(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     result = run(f"bench.{module}")
