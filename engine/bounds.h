@@ -6,6 +6,12 @@ enum {
   // What waits for a slow reader, per connection and direction: one HTTP/2 stream window. The mesh promises 512 KiB of
   // memory; chunks and pools want some of it. At 1 ms across the underlay this still carries 3.5 Gbit/s.
   STREAM_WINDOW = 448 << 10,
+  // ... but for these few of each worker, whose readers keep up and whose tunnels carry nothing else: two engines and
+  // two apps then work at once, and none waits for the next half of a window. Nobody waits behind so much; a reader
+  // that stops has so much waiting.
+  WIDE_WINDOW = 2 << 20,
+  WIDE_WINDOWS = 4, // more elephants keep a worker busy by themselves
+  ALONE_MS = 100,   // nothing else was carried for so long: a request in a while is no neighbour
   // Taken back as soon as data arrives, so it never stalls; it only bounds what one peer can have under way to us.
   TUNNEL_WINDOW = 16 << 20,
   // Largest DATA frame. 16 KiB, the default, costs a third of bulk throughput; more than 64 KiB gains nothing.

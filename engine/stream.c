@@ -10,6 +10,7 @@
 #include "pool.h"
 #include "relay.h"
 #include "tunnel.h"
+#include "window.h"
 #include "worker.h"
 
 static struct leg *leg_of(nghttp2_session *session, int32_t id) {
@@ -86,6 +87,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 
 static void count_moved(struct tunnel *t, struct leg *leg, size_t n) {
   leg->moved += n;
+  window_moved(leg);
   if (leg->elephant || leg->moved <= t->worker->settings.elephant_bytes) return;
   leg->elephant = true;
   t->elephants++;
@@ -95,11 +97,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
   struct tunnel *t = user;
   struct leg *leg = leg_of(session, id);
   (void)flags;
-  // The tunnel's window opens at once, whoever reads slowly; the stream's by what the app took (relay.c).
+  // The tunnel's window opens at once, whoever reads slowly; the stream's by what the app took (window.c).
   nghttp2_session_consume_connection(session, n);
   if (!leg) return 0;
   count_moved(t, leg, n);
   leg_give(leg_other(leg), bytes, n);
+  window_judge(leg, leg_other(leg)->out.bytes);
   return 0;
 }
 
@@ -275,12 +278,6 @@ void stream_resume(struct leg *leg) {
   if (!leg->tunnel || !leg->deferred) return;
   leg->deferred = false;
   nghttp2_session_resume_data(leg->tunnel->http2, leg->stream);
-  tunnel_mark(leg->tunnel);
-}
-
-void stream_consumed(struct leg *leg, size_t n) {
-  if (!leg->tunnel || !n) return;
-  nghttp2_session_consume_stream(leg->tunnel->http2, leg->stream, n);
   tunnel_mark(leg->tunnel);
 }
 

@@ -22,6 +22,7 @@
 #include "report.h"
 #include "stream.h"
 #include "tls.h"
+#include "window.h"
 #include "worker.h"
 
 static void on_ready(struct source *, uint32_t);
@@ -297,18 +298,6 @@ void tunnel_mark(struct tunnel *t) { loop_soon(&t->worker->loop, &t->flush); }
 
 // ---- streams
 
-static void on_idle(struct timer *timer) {
-  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_CLOSED, 0, NULL);
-}
-
-// Ours are closed after tunnel_idle_s; a peer's are the peer's to close, but not for ever.
-void tunnel_idle(struct tunnel *t) {
-  if (t->phase != TUNNEL_OPEN || t->stream_count || t->waiting) return;
-  t->deadline.fire = on_idle;
-  int64_t seconds = (int64_t)t->worker->settings.tunnel_idle_s * (t->inbound ? INBOUND_IDLE_FACTOR : 1);
-  loop_arm(&t->worker->loop, t->inbound ? TIMER_INBOUND_IDLE : TIMER_IDLE, &t->deadline, seconds * 1000);
-}
-
 void tunnel_add_stream(struct tunnel *t, struct leg *leg, int32_t stream) {
   leg->tunnel = t;
   leg->stream = stream;
@@ -324,6 +313,7 @@ void tunnel_drop_stream(struct leg *leg) {
   t->stream_count--;
   if (leg->elephant) t->elephants--;
   leg->elephant = false;
+  window_close(leg);
   leg->tunnel = NULL;
   if (t->phase != TUNNEL_OPEN) return;
   tunnel_idle(t);

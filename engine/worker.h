@@ -35,6 +35,7 @@ struct worker {
   struct conn *conns;         // all; conn_end
   struct tunnel *tunnels;     // all; tunnel_end
   uint32_t conn_count;
+  uint32_t wide_windows; // legs that are not NARROW
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *option;
   int clients_map; // BPF map of the agent's, or -1

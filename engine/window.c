@@ -1,0 +1,63 @@
+#include "window.h"
+
+#include "conn.h"
+#include "tunnel.h"
+#include "worker.h"
+
+enum { MORE = WIDE_WINDOW - STREAM_WINDOW };
+
+static void give_back(struct leg *leg) {
+  if (leg->width == NARROW) return;
+  leg->width = NARROW;
+  leg->tunnel->worker->wide_windows--;
+}
+
+void window_took(struct leg *leg, size_t n) {
+  struct tunnel *t = leg->tunnel;
+  if (!t) return;
+  leg->owed += (int32_t)n;
+  if (leg->width == NARROWING && leg->owed >= 0) give_back(leg);
+  if (leg->owed < STREAM_WINDOW / 2) return;
+  nghttp2_submit_window_update(t->http2, NGHTTP2_FLAG_NONE, leg->stream, leg->owed); // fails only for want of memory
+  leg->owed = 0;
+  tunnel_mark(t);
+}
+
+// What the peer was promised cannot be taken back: it is not promised again.
+static void narrow(struct leg *leg) {
+  if (leg->width != WIDE) return;
+  leg->width = NARROWING;
+  leg->owed -= MORE;
+}
+
+static void widen(struct leg *leg) {
+  leg->width = WIDE;
+  leg->tunnel->worker->wide_windows++;
+  window_took(leg, MORE);
+}
+
+void window_moved(struct leg *leg) {
+  struct tunnel *t = leg->tunnel;
+  if (t->mover == leg) return;
+  if (t->mover) narrow(t->mover);
+  t->mover = leg;
+  t->alone_since = t->worker->loop.now;
+}
+
+void window_judge(struct leg *leg, size_t waiting) {
+  struct tunnel *t = leg->tunnel;
+  if (!t || !leg->elephant) return;
+  if (waiting > STREAM_WINDOW) {
+    narrow(leg);
+    t->alone_since = t->worker->loop.now;
+  } else if (leg->width == NARROW && t->worker->wide_windows < WIDE_WINDOWS &&
+             t->worker->loop.now - t->alone_since > ALONE_MS * INT64_C(1000000)) {
+    widen(leg);
+  }
+}
+
+void window_close(struct leg *leg) {
+  give_back(leg);
+  leg->owed = 0;
+  if (leg->tunnel->mover == leg) leg->tunnel->mover = NULL;
+}
