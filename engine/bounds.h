@@ -14,13 +14,14 @@ enum {
   ALONE_MS = 100,   // nothing else was carried for so long: a request in a while is no neighbour
   // Taken back as soon as data arrives, so it never stalls; it only bounds what one peer can have under way to us.
   TUNNEL_WINDOW = 16 << 20,
-  // Largest DATA frame. 16 KiB, the default, costs a third of bulk throughput; more than 64 KiB gains nothing.
-  FRAME_MAX = 64 << 10,
-  FRAME_HEAD = 9,
-  PREFACE = 24, // what a client says before its first frame
   // Plaintext collected from all streams of a tunnel for one TLS write, and read from one tunnel or socket at once.
   BATCH = 256 << 10,
   TLS_RECORD = 16 << 10,
+  // Largest DATA frame: as much as fits. 16 KiB, the default, costs a third of bulk throughput.
+  FRAME_MAX = BATCH - TLS_RECORD,
+  FRAME_OTHER = TLS_RECORD + 1, // largest payload that nghttp2 gives us at once of any other frame
+  FRAME_HEAD = 9,
+  PREFACE = 24, // what a client says before its first frame
   // Ciphertext of one batch: 22 bytes a record, and room for alerts and key updates behind it.
   CIPHER_MAX = BATCH + (8 << 10),
   // One tunnel or socket reads at most this much before others get their turn: some 150 us of work.

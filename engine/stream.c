@@ -160,21 +160,24 @@ static int on_send(nghttp2_session *session, nghttp2_frame *frame, const uint8_t
 
 static ssize_t frame_size(nghttp2_session *session, uint8_t type, int32_t id, int32_t tunnel_window,
                           int32_t stream_window, uint32_t max_frame, void *user) {
-  (void)session, (void)type, (void)id, (void)user;
-  int32_t n = tunnel_window < stream_window ? tunnel_window : stream_window;
-  int32_t most = max_frame < FRAME_MAX ? (int32_t)max_frame : FRAME_MAX;
-  return n < most ? n : most;
+  const struct worker *w = ((struct tunnel *)user)->worker;
+  (void)session, (void)type, (void)id;
+  ssize_t n = tunnel_window < stream_window ? tunnel_window : stream_window;
+  if (n > max_frame) n = max_frame;
+  ssize_t room = w->collect_end - w->collect_at - FRAME_HEAD;
+  return n < room ? n : room;
 }
 
 ssize_t stream_collect(struct tunnel *t, uint8_t *to, size_t room) {
   struct worker *w = t->worker;
   w->collect_at = to;
-  while (w->collect_at + FRAME_MAX + FRAME_HEAD <= to + room) {
+  w->collect_end = to + room;
+  while (w->collect_at + FRAME_HEAD + FRAME_OTHER <= w->collect_end) {
     const uint8_t *frame, *before = w->collect_at;
     ssize_t n = nghttp2_session_mem_send(t->http2, &frame);
     if (n < 0) return n;
     if (n == 0 && w->collect_at == before) break;
-    if (n > 0) memcpy(w->collect_at, frame, (size_t)n); // at most FRAME_MAX + FRAME_HEAD: it carries no bytes of an app
+    if (n > 0) memcpy(w->collect_at, frame, (size_t)n); // it carries no bytes of an app, so there is room
     w->collect_at += n;
   }
   return w->collect_at - to;

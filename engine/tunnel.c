@@ -280,14 +280,16 @@ static void on_ready(struct source *source, uint32_t events) {
 static void on_flush(struct later *later) {
   struct tunnel *t = container_of(later, struct tunnel, flush);
   struct worker *w = t->worker;
-  while (t->phase != TUNNEL_ENDED && t->ssl) {
+  for (size_t turn = 0; t->phase != TUNNEL_ENDED && t->ssl;) {
     if (!tls_push(t)) return broken(t, TLS_BROKEN);
     if (t->blocked || t->phase != TUNNEL_OPEN) return;
+    if (turn >= TURN_MAX) return loop_again(&w->loop, &t->flush);
     ssize_t n = stream_collect(t, w->batch, sizeof w->batch);
     if (t->phase != TUNNEL_OPEN) return;
     if (n < 0) return tunnel_end(t, AMB_END_PROTOCOL, 0, nghttp2_strerror((int)n));
     if (n == 0) break;
     if (!tls_write(t, w->batch, (size_t)n)) return broken(t, TLS_BROKEN);
+    turn += (size_t)n;
   }
   if (t->phase == TUNNEL_OPEN && t->doomed) return tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed);
   bool over = t->http2 && !nghttp2_session_want_read(t->http2) && !nghttp2_session_want_write(t->http2);

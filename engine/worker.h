@@ -53,6 +53,7 @@ struct worker {
   uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
   uint8_t *collect_at;  // where stream_collect puts the next frame
+  uint8_t *collect_end; // and where it has to end
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };
 
