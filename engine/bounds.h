@@ -11,7 +11,7 @@ enum {
   // that stops has so much waiting.
   WIDE_WINDOW = 2 << 20,
   WIDE_WINDOWS = 4, // more elephants keep a worker busy by themselves
-  ALONE_MS = 100,   // nothing else was carried for so long: a request in a while is no neighbour
+  ALONE = 32 << 20, // so many bytes in a row: more than the app's sockets take if it does not keep up, and some 50 ms
   // Taken back as soon as data arrives, so it never stalls; it only bounds what one peer can have under way to us.
   TUNNEL_WINDOW = 16 << 20,
   // Plaintext collected from all streams of a tunnel for one TLS write, and read from one tunnel or socket at once.

@@ -87,7 +87,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 
 static void count_moved(struct tunnel *t, struct leg *leg, size_t n) {
   leg->moved += n;
-  window_moved(leg);
+  window_moved(leg, n);
   if (leg->elephant || leg->moved <= t->worker->settings.elephant_bytes) return;
   leg->elephant = true;
   t->elephants++;

@@ -36,22 +36,23 @@ static void widen(struct leg *leg) {
   window_took(leg, MORE);
 }
 
-void window_moved(struct leg *leg) {
+void window_moved(struct leg *leg, size_t n) {
   struct tunnel *t = leg->tunnel;
-  if (t->mover == leg) return;
-  if (t->mover) narrow(t->mover);
-  t->mover = leg;
-  t->alone_since = t->worker->loop.now;
+  if (t->mover != leg) {
+    if (t->mover) narrow(t->mover);
+    t->mover = leg;
+    t->alone = 0;
+  }
+  t->alone += n;
 }
 
 void window_judge(struct leg *leg, size_t waiting) {
   struct tunnel *t = leg->tunnel;
-  if (!t || !leg->elephant) return;
-  if (waiting > STREAM_WINDOW) {
+  if (!t) return;
+  if (waiting > (leg->width == WIDE ? STREAM_WINDOW : STREAM_WINDOW / 2)) { // the app does not keep up
     narrow(leg);
-    t->alone_since = t->worker->loop.now;
-  } else if (leg->width == NARROW && t->worker->wide_windows < WIDE_WINDOWS &&
-             t->worker->loop.now - t->alone_since > ALONE_MS * INT64_C(1000000)) {
+    t->alone = 0;
+  } else if (leg->width == NARROW && t->alone >= ALONE && t->worker->wide_windows < WIDE_WINDOWS) {
     widen(leg);
   }
 }

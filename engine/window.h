@@ -7,7 +7,7 @@
 struct leg;
 
 void window_took(struct leg *, size_t);          // bytes of the stream reached the app
-void window_moved(struct leg *);                 // bytes of it came or went
+void window_moved(struct leg *, size_t);         // bytes of it came or went
 void window_judge(struct leg *, size_t waiting); // bytes of it came, so many wait for the app: is it to be wide?
 void window_close(struct leg *);                 // it leaves its tunnel
 
