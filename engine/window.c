@@ -17,7 +17,8 @@ void window_took(struct leg *leg, size_t n) {
   if (!t) return;
   leg->owed += (int32_t)n;
   if (leg->width == NARROWING && leg->owed >= 0) give_back(leg);
-  if (leg->owed < STREAM_WINDOW / 2) return;
+  // Each word of it is a record, a send() and the peer's wake-up; with half of a small window left it must not wait.
+  if (leg->owed < (leg->width == WIDE ? WIDE_WINDOW / 4 : STREAM_WINDOW / 2)) return;
   nghttp2_submit_window_update(t->http2, NGHTTP2_FLAG_NONE, leg->stream, leg->owed); // fails only for want of memory
   leg->owed = 0;
   tunnel_mark(t);
