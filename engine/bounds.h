@@ -6,15 +6,22 @@ enum {
   // What waits for a slow reader, per connection and direction: one HTTP/2 stream window. The mesh promises 512 KiB of
   // memory; chunks and pools want some of it. At 1 ms across the underlay this still carries 3.5 Gbit/s.
   STREAM_WINDOW = 448 << 10,
+  // ... but for these few of each worker, whose readers keep up and whose tunnels carry nothing else: two engines and
+  // two apps then work at once, and none waits for the next half of a window. Nobody waits behind so much; a reader
+  // that stops has so much waiting.
+  WIDE_WINDOW = 2 << 20,
+  WIDE_WINDOWS = 4, // more elephants keep a worker busy by themselves
+  ALONE = 32 << 20, // so many bytes in a row: more than the app's sockets take if it does not keep up, and some 50 ms
   // Taken back as soon as data arrives, so it never stalls; it only bounds what one peer can have under way to us.
   TUNNEL_WINDOW = 16 << 20,
-  // Largest DATA frame. 16 KiB, the default, costs a third of bulk throughput; more than 64 KiB gains nothing.
-  FRAME_MAX = 64 << 10,
-  FRAME_HEAD = 9,
-  PREFACE = 24, // what a client says before its first frame
   // Plaintext collected from all streams of a tunnel for one TLS write, and read from one tunnel or socket at once.
   BATCH = 256 << 10,
   TLS_RECORD = 16 << 10,
+  // Largest DATA frame: as much as fits. 16 KiB, the default, costs a third of bulk throughput.
+  FRAME_MAX = BATCH - TLS_RECORD,
+  FRAME_OTHER = TLS_RECORD + 1, // largest payload that nghttp2 gives us at once of any other frame
+  FRAME_HEAD = 9,
+  PREFACE = 24, // what a client says before its first frame
   // Ciphertext of one batch: 22 bytes a record, and room for alerts and key updates behind it.
   CIPHER_MAX = BATCH + (8 << 10),
   // One tunnel or socket reads at most this much before others get their turn: some 150 us of work.

@@ -15,6 +15,13 @@ struct listener;
 struct tunnel;
 struct worker;
 
+// Of a stream's window, see bounds.h.
+enum width {
+  NARROW,
+  WIDE,
+  NARROWING, // the peer may still be ahead as far as it was allowed to
+};
+
 // One end of a connection: a socket, or a stream of a tunnel. Part of its connection.
 struct leg {
   struct source source;    // a socket; fd -1: none (yet, or any more)
@@ -24,6 +31,8 @@ struct leg {
   struct conn *conn;
   struct queue out; // socket: what it did not take yet
   uint64_t moved;   // stream: bytes both ways, for the elephants' rule
+  int32_t owed;     // stream: how much its window is to be opened further; < 0: it is not, by so much
+  enum width width; // of that window
   bool readable;    // socket: an edge came and was not read to the end
   bool hung_up;     // socket: no further edge will come, so a short read is no sign of being drained
   bool eof;         // its side said all it had to say

@@ -1,5 +1,5 @@
-// How a tunnel comes to its end without a loss: its peer is warned, it takes no more streams, and when the last one is
-// over it is closed.
+// How a tunnel comes to its end without a loss: it carried nothing for long; or its peer is warned, it takes no more
+// streams, and when the last one is over it is closed.
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
@@ -7,6 +7,18 @@
 #include "stream.h"
 #include "tunnel.h"
 #include "worker.h"
+
+static void on_idle(struct timer *timer) {
+  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_CLOSED, 0, NULL);
+}
+
+// Ours are closed after tunnel_idle_s; a peer's are the peer's to close, but not for ever.
+void tunnel_idle(struct tunnel *t) {
+  if (t->phase != TUNNEL_OPEN || t->stream_count || t->waiting) return;
+  t->deadline.fire = on_idle;
+  int64_t seconds = (int64_t)t->worker->settings.tunnel_idle_s * (t->inbound ? INBOUND_IDLE_FACTOR : 1);
+  loop_arm(&t->worker->loop, t->inbound ? TIMER_INBOUND_IDLE : TIMER_IDLE, &t->deadline, seconds * 1000);
+}
 
 void tunnel_warn(struct tunnel *t) {
   if (!t->inbound || t->phase != TUNNEL_OPEN || t->warned_at || t->draining) return;

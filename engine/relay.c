@@ -9,6 +9,7 @@
 
 #include "stream.h"
 #include "tunnel.h"
+#include "window.h"
 #include "worker.h"
 
 struct leg *leg_other(struct leg *leg) { return leg == &leg->conn->opener ? &leg->conn->server : &leg->conn->opener; }
@@ -55,7 +56,7 @@ static void flush(struct leg *to) {
   size_t sent;
   if (!to->out.bytes) return;
   int error = queue_send(&to->conn->worker->pool, &to->out, to->source.fd, &sent);
-  stream_consumed(leg_other(to), sent);
+  window_took(leg_other(to), sent);
   if (error && error != EAGAIN) return socket_failed(to, error);
   if (to->out.bytes) return;
   send_fin(to);
@@ -70,7 +71,7 @@ void leg_give(struct leg *to, const uint8_t *bytes, size_t n) {
     ssize_t k = send(to->source.fd, bytes, n, MSG_NOSIGNAL);
     if (k < 0 && errno != EAGAIN) return socket_failed(to, errno);
     done = k > 0 ? (size_t)k : 0;
-    stream_consumed(leg_other(to), done);
+    window_took(leg_other(to), done);
   }
   if (done < n && !queue_add(&c->worker->pool, &to->out, bytes + done, n - done))
     conn_end(c, AMB_END_RESOURCES, ENOMEM, "no memory for what waits");

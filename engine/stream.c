@@ -10,6 +10,7 @@
 #include "pool.h"
 #include "relay.h"
 #include "tunnel.h"
+#include "window.h"
 #include "worker.h"
 
 static struct leg *leg_of(nghttp2_session *session, int32_t id) {
@@ -86,6 +87,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 
 static void count_moved(struct tunnel *t, struct leg *leg, size_t n) {
   leg->moved += n;
+  window_moved(leg, n);
   if (leg->elephant || leg->moved <= t->worker->settings.elephant_bytes) return;
   leg->elephant = true;
   t->elephants++;
@@ -95,11 +97,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
   struct tunnel *t = user;
   struct leg *leg = leg_of(session, id);
   (void)flags;
-  // The tunnel's window opens at once, whoever reads slowly; the stream's by what the app took (relay.c).
+  // The tunnel's window opens at once, whoever reads slowly; the stream's by what the app took (window.c).
   nghttp2_session_consume_connection(session, n);
   if (!leg) return 0;
   count_moved(t, leg, n);
   leg_give(leg_other(leg), bytes, n);
+  window_judge(leg, leg_other(leg)->out.bytes);
   return 0;
 }
 
@@ -157,21 +160,24 @@ static int on_send(nghttp2_session *session, nghttp2_frame *frame, const uint8_t
 
 static ssize_t frame_size(nghttp2_session *session, uint8_t type, int32_t id, int32_t tunnel_window,
                           int32_t stream_window, uint32_t max_frame, void *user) {
-  (void)session, (void)type, (void)id, (void)user;
-  int32_t n = tunnel_window < stream_window ? tunnel_window : stream_window;
-  int32_t most = max_frame < FRAME_MAX ? (int32_t)max_frame : FRAME_MAX;
-  return n < most ? n : most;
+  const struct worker *w = ((struct tunnel *)user)->worker;
+  (void)session, (void)type, (void)id;
+  ssize_t n = tunnel_window < stream_window ? tunnel_window : stream_window;
+  if (n > max_frame) n = max_frame;
+  ssize_t room = w->collect_end - w->collect_at - FRAME_HEAD;
+  return n < room ? n : room;
 }
 
 ssize_t stream_collect(struct tunnel *t, uint8_t *to, size_t room) {
   struct worker *w = t->worker;
   w->collect_at = to;
-  while (w->collect_at + FRAME_MAX + FRAME_HEAD <= to + room) {
+  w->collect_end = to + room;
+  while (w->collect_at + FRAME_HEAD + FRAME_OTHER <= w->collect_end) {
     const uint8_t *frame, *before = w->collect_at;
     ssize_t n = nghttp2_session_mem_send(t->http2, &frame);
     if (n < 0) return n;
     if (n == 0 && w->collect_at == before) break;
-    if (n > 0) memcpy(w->collect_at, frame, (size_t)n); // at most FRAME_MAX + FRAME_HEAD: it carries no bytes of an app
+    if (n > 0) memcpy(w->collect_at, frame, (size_t)n); // it carries no bytes of an app, so there is room
     w->collect_at += n;
   }
   return w->collect_at - to;
@@ -275,12 +281,6 @@ void stream_resume(struct leg *leg) {
   if (!leg->tunnel || !leg->deferred) return;
   leg->deferred = false;
   nghttp2_session_resume_data(leg->tunnel->http2, leg->stream);
-  tunnel_mark(leg->tunnel);
-}
-
-void stream_consumed(struct leg *leg, size_t n) {
-  if (!leg->tunnel || !n) return;
-  nghttp2_session_consume_stream(leg->tunnel->http2, leg->stream, n);
   tunnel_mark(leg->tunnel);
 }
 

@@ -26,9 +26,8 @@ void stream_request(struct tunnel *, struct conn *); // CONNECT
 void stream_accept(struct leg *);                    // 200, and bytes from now on
 void stream_refuse(struct leg *, uint32_t status);   // and the stream is over
 void stream_reset(struct leg *, uint32_t http2_error);
-void stream_release(struct leg *);          // it ended in good order
-void stream_resume(struct leg *);           // there may be bytes for it
-void stream_consumed(struct leg *, size_t); // bytes of it reached the app: its window opens
+void stream_release(struct leg *); // it ended in good order
+void stream_resume(struct leg *);  // there may be bytes for it
 void stream_all_lost(struct tunnel *, enum amb_reason, const char *text);
 
 #endif

@@ -22,6 +22,7 @@
 #include "report.h"
 #include "stream.h"
 #include "tls.h"
+#include "window.h"
 #include "worker.h"
 
 static void on_ready(struct source *, uint32_t);
@@ -279,14 +280,16 @@ static void on_ready(struct source *source, uint32_t events) {
 static void on_flush(struct later *later) {
   struct tunnel *t = container_of(later, struct tunnel, flush);
   struct worker *w = t->worker;
-  while (t->phase != TUNNEL_ENDED && t->ssl) {
+  for (size_t turn = 0; t->phase != TUNNEL_ENDED && t->ssl;) {
     if (!tls_push(t)) return broken(t, TLS_BROKEN);
     if (t->blocked || t->phase != TUNNEL_OPEN) return;
+    if (turn >= TURN_MAX) return loop_again(&w->loop, &t->flush);
     ssize_t n = stream_collect(t, w->batch, sizeof w->batch);
     if (t->phase != TUNNEL_OPEN) return;
     if (n < 0) return tunnel_end(t, AMB_END_PROTOCOL, 0, nghttp2_strerror((int)n));
     if (n == 0) break;
     if (!tls_write(t, w->batch, (size_t)n)) return broken(t, TLS_BROKEN);
+    turn += (size_t)n;
   }
   if (t->phase == TUNNEL_OPEN && t->doomed) return tunnel_end(t, AMB_END_PROTOCOL, 0, t->doomed);
   bool over = t->http2 && !nghttp2_session_want_read(t->http2) && !nghttp2_session_want_write(t->http2);
@@ -296,18 +299,6 @@ static void on_flush(struct later *later) {
 void tunnel_mark(struct tunnel *t) { loop_soon(&t->worker->loop, &t->flush); }
 
 // ---- streams
-
-static void on_idle(struct timer *timer) {
-  tunnel_end(container_of(timer, struct tunnel, deadline), AMB_END_CLOSED, 0, NULL);
-}
-
-// Ours are closed after tunnel_idle_s; a peer's are the peer's to close, but not for ever.
-void tunnel_idle(struct tunnel *t) {
-  if (t->phase != TUNNEL_OPEN || t->stream_count || t->waiting) return;
-  t->deadline.fire = on_idle;
-  int64_t seconds = (int64_t)t->worker->settings.tunnel_idle_s * (t->inbound ? INBOUND_IDLE_FACTOR : 1);
-  loop_arm(&t->worker->loop, t->inbound ? TIMER_INBOUND_IDLE : TIMER_IDLE, &t->deadline, seconds * 1000);
-}
 
 void tunnel_add_stream(struct tunnel *t, struct leg *leg, int32_t stream) {
   leg->tunnel = t;
@@ -324,6 +315,7 @@ void tunnel_drop_stream(struct leg *leg) {
   t->stream_count--;
   if (leg->elephant) t->elephants--;
   leg->elephant = false;
+  window_close(leg);
   leg->tunnel = NULL;
   if (t->phase != TUNNEL_OPEN) return;
   tunnel_idle(t);

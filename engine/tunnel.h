@@ -73,6 +73,8 @@ struct tunnel {
   uint8_t digest[32];
   struct leg *streams;
   uint32_t stream_count, elephants;
+  struct leg *mover; // whose bytes came or went last; NULL: its stream is over
+  uint64_t alone;    // so many of them since another's did, or since its app did not keep up
   uint64_t served;
   struct conn *waiting; // for the handshake, or for room
   uint32_t waiting_count;

@@ -35,6 +35,7 @@ struct worker {
   struct conn *conns;         // all; conn_end
   struct tunnel *tunnels;     // all; tunnel_end
   uint32_t conn_count;
+  uint32_t wide_windows; // legs that are not NARROW
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *option;
   int clients_map; // BPF map of the agent's, or -1
@@ -52,6 +53,7 @@ struct worker {
   uint8_t random[512]; // of getrandom, refilled when used up
   size_t random_left;
   uint8_t *collect_at;  // where stream_collect puts the next frame
+  uint8_t *collect_end; // and where it has to end
   uint8_t batch[BATCH]; // scratch: valid within one function only
 };
 

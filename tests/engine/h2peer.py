@@ -56,6 +56,7 @@ class Peer:
         self.hold = False
         self.goodbye: int | None = None
         self.over = False
+        self.pongs = 0
         self.h2.local_settings = h2.settings.Settings(
             client=client, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_streams}
         )
@@ -111,6 +112,13 @@ class Peer:
             self.h2.end_stream(stream.number)
             self.flush()
 
+    def ping(self) -> None:
+        """Wait until the other end has seen all that was sent."""
+        self.h2.ping(bytes(8))
+        self.flush()
+        seen = self.pongs
+        self.until(lambda: self.pongs > seen)
+
     def room(self, stream: Stream) -> int:
         return min(self.h2.local_flow_control_window(stream.number), self.h2.max_outbound_frame_size)
 
@@ -139,6 +147,8 @@ class Peer:
                 self.streams[event.stream_id].ended = True
             case h2.events.StreamReset():
                 self.streams[event.stream_id].reset = int(event.error_code or 0)
+            case h2.events.PingAckReceived():
+                self.pongs += 1
             case h2.events.ConnectionTerminated():
                 self.goodbye = int(event.error_code or 0)
 
