@@ -167,3 +167,12 @@ def test_what_a_machine_says_is_there_while_it_hangs(tmp_path: Path, pretended: 
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert pretended.running()
+
+
+def test_a_machine_in_which_pytest_never_ran_is_named(tmp_path: Path) -> None:
+    """What goes wrong before it may end with the same status as tests that failed."""
+    unlucky = machine.Machine(KERNEL, tmp_path, "1")
+    unlucky.directory.mkdir()
+    (unlucky.directory / "status").write_text("1\n")
+    with pytest.raises(VmError, match="machines 1: what it said is above"):
+        lane._judge({"1": unlucky}, expected=1)
