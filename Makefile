@@ -1,7 +1,7 @@
 # make demo   the mesh on this machine, its claims proven on one screen
 # make test   lint, and every test that needs no Kubernetes: plain (no root), kernel (root, network namespaces, eBPF), sanitizers, soak
 # make test-cluster   tests on a real Kubernetes of two nodes on this machine (root); the first time builds Kubernetes
-# make test-vm   the kernel lane's core (capture) on the oldest kernel that is promised, in emulated machines (root); ALL=1: the whole lane
+# make test-vm   what depends on the kernel's version on the oldest one that is promised, in emulated machines (root); ALL=1: the whole kernel lane
 # make bench, make bench-disruption, make bench-soak, make bench-scale   what the mesh costs, what breaks, what grows (root)
 # make kube-up, make kube-down   that Kubernetes, to try things on
 # make image   the image of agent and control plane, called as in daemonset.yaml: build/image/ambient.tar, an OCI archive

@@ -96,10 +96,11 @@ def _follow(fleet: Mapping[str, Machine], until: float) -> None:
 
 def _judge(fleet: Mapping[str, Machine], expected: int) -> bool:
     usual = (0, 1, 2)  # all passed, some failed, stopped because the time was up
-    bad = [name for name, machine in fleet.items() if machine.status() not in usual]
+    reports = {name: machine.directory / "junit.xml" for name, machine in fleet.items()}
+    bad = [name for name, machine in fleet.items() if machine.status() not in usual or not reports[name].exists()]
     if bad:
         raise VmError(f"pytest could not run in the machines {', '.join(bad)}: what it said is above")
-    found = results.merged((machine.directory / "junit.xml").read_text() for machine in fleet.values())
+    found = results.merged(report.read_text() for report in reports.values())
     for name in found.failed:
         print(f"FAILED {name}")
     if found.ran < expected:

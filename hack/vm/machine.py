@@ -22,7 +22,8 @@ END_S = 10.0  # after SIGKILL
 
 
 class Machine:
-    """Its directory, `name` in `shared`, gets `output`, `status` and `console`. It can write in `shared` only."""
+    """Its directory, `name` in `shared`, has `program`, and gets `output`, `status` and `console`. It can write in
+    `shared` only."""
 
     def __init__(self, kernel: Kernel, shared: Path, name: str) -> None:
         self.directory = shared / name
@@ -37,14 +38,17 @@ class Machine:
         self.directory.mkdir(parents=True)
         (self.directory / "output").touch()
         settings = ["env", *(f"{name}={value}" for name, value in environment.items())]
+        # In a file: what starts the machine's own script is on the kernel's command line, which ends after 2,047 bytes.
+        (self.directory / "program").write_text("".join(f"{word}\0" for word in (*settings, *program)))
         places = [self.directory, self._shared, layout.REPOSITORY]
-        script = [str(layout.GUEST), *map(str, places), layout.ROOT_TAG, *settings, *program]
+        script = [str(layout.GUEST), *map(str, places), layout.ROOT_TAG]
         self._process = subprocess.Popen(
             [*_vng(self._kernel, self._shared), "--", shlex.join(script)],
             env={**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"},  # vng looks there for the rest of itself
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,  # a pipe, because the emulator opens what it finds there anew
             stderr=subprocess.STDOUT,
+            bufsize=0,  # of a machine that hangs the console has the reason, while it hangs
             start_new_session=True,  # so that vng and the emulator are ended as one
         )
         self._console = threading.Thread(target=self._keep_console, args=(self._process,))
@@ -84,7 +88,7 @@ class Machine:
 
     def _keep_console(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        with (self.directory / "console").open("wb") as file, process.stdout:
+        with (self.directory / "console").open("wb", buffering=0) as file, process.stdout:
             shutil.copyfileobj(process.stdout, file)
 
 

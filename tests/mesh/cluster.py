@@ -192,7 +192,7 @@ class Mesh(Lab):
             return file.read()
 
     def agent(self, node: str, verb: str = "status", **arguments: object) -> Any:
-        return admin.call(self.admin(node), verb, deadline_s=5.0, **arguments)
+        return admin.call(self.admin(node), verb, deadline_s=slowness.seconds(5.0), **arguments)
 
     def metrics(self, node: str) -> dict[str, float]:
         """Every sample of the node's /metrics page, as Prometheus sees it: from outside the node."""

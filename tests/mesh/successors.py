@@ -14,6 +14,7 @@ from pathlib import Path
 from ambient.dataplane import abi, process
 from ambient.lab.layout import netns_path
 from ambient.lab.process import Entrance
+from tests import slowness
 from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import PROGRAMS
 from tests.mesh.waiting import eventually
@@ -59,7 +60,7 @@ def another_agent(
         yield {node: other.pid for node, other in others.items()}
     finally:
         mesh.go_on()
-        codes = {node: other.wait(timeout=20) for node, other in others.items()}
+        codes = {node: other.wait(slowness.seconds(20)) for node, other in others.items()}
     assert set(codes.values()) <= {0}, "they leave when the lab's next agents take over"
     for node, other in others.items():
         mesh.await_agent(node, other.pid)

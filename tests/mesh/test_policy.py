@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from ambient.lab import NotReady
+from tests import slowness
 from tests.mesh.cluster import Mesh
 from tests.mesh.manifests import (
     Manifest,
@@ -155,7 +156,9 @@ def test_under_strict_the_node_itself_reaches_the_port_of_a_probe_and_no_other(m
         """What web says to a process on its node's own network; nothing when it is refused."""
         with (
             contextlib.suppress(ConnectionResetError),
-            mesh.inside("node2", lambda: socket.create_connection((mesh.ip("shop/web"), port), timeout=5)) as sock,
+            mesh.inside(
+                "node2", lambda: socket.create_connection((mesh.ip("shop/web"), port), slowness.seconds(5))
+            ) as sock,
         ):
             sock.sendall(b"echo hello\n")
             return bytes(sock.recv(100))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hack.vm import VmError, kernel, layout, machine, results, selection, share
+from hack.vm import VmError, kernel, lane, layout, machine, results, selection, share
 
 KERNEL = kernel.Kernel("6.1.0-1-amd64", Path("/no/vmlinuz"), Path("/no/modules"))
 DEADLINE_S = 10.0
@@ -37,12 +37,15 @@ def test_every_line_of_the_list_has_its_reason() -> None:
             selection.parse(bad)
 
 
-def test_the_list_names_what_there_is() -> None:
-    for test in selection.chosen(everything=False, tests=()):
-        path, _, name = test.partition("::")
-        text = (layout.REPOSITORY / path).read_text()
-        assert "pytest.mark.kernel" in text, test
-        assert not name or f"def {name}(" in text, test
+def test_the_list_names_tests_of_the_kernel_lane_that_there_are() -> None:
+    """As the lane asks pytest, which knows the names of a test's variants."""
+    listed = selection.chosen(everything=False, tests=())
+    command = [*lane.PYTEST, "--collect-only", "-q", *listed]
+    done = subprocess.run(command, cwd=layout.REPOSITORY, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "deselected" not in done.stdout, "of the plain lane"
+    found = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(set(found)) == len(found) >= len(listed)
 
 
 def test_named_tests_take_the_lists_place() -> None:
@@ -104,6 +107,22 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> machine.Machin
     return machine.Machine(KERNEL, tmp_path, "1")
 
 
+def test_a_long_list_of_tests_does_not_lengthen_the_kernels_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends after 2,047 bytes, and with what is cut off goes what the machine starts by: it hangs without a word."""
+    monkeypatch.setattr(machine, "_vng", lambda *_: ["sh", "-c", f'printf %s "$*" >{tmp_path}/told', "sh"])
+    starting, words = machine.Machine(KERNEL, tmp_path, "1"), ["a test", "another"] * 500
+    with machine.ended([starting]):
+        starting.start(words, {"NAME": "some value"})
+        while starting.running():
+            time.sleep(0.01)
+    assert len((tmp_path / "told").read_text()) < 500
+    read = "mapfile -t -d '' program <\"$0\" && printf '%s,' \"${program[@]}\""  # as guest.sh does
+    done = subprocess.run(["bash", "-c", read, tmp_path / "1/program"], check=True, capture_output=True, text=True)
+    assert done.stdout.split(",")[:-1] == ["env", "NAME=some value", *words]
+
+
 def child(directory: Path) -> int:
     """The pid that the pretended machine's child wrote down."""
     deadline = time.monotonic() + DEADLINE_S
@@ -138,3 +157,22 @@ def test_a_machine_that_ends_too_early_shows_its_console(tmp_path: Path, pretend
     assert pretended.new_output() == ["hello"]
     with pytest.raises(VmError, match="booting"):
         pretended.status()
+
+
+def test_what_a_machine_says_is_there_while_it_hangs(tmp_path: Path, pretended: machine.Machine) -> None:
+    console, deadline = tmp_path / "1/console", time.monotonic() + DEADLINE_S
+    with machine.ended([pretended]):
+        pretended.start(["true"], {})
+        while not (console.exists() and console.read_text() == "booting\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert pretended.running()
+
+
+def test_a_machine_in_which_pytest_never_ran_is_named(tmp_path: Path) -> None:
+    """What goes wrong before it may end with the same status as tests that failed."""
+    unlucky = machine.Machine(KERNEL, tmp_path, "1")
+    unlucky.directory.mkdir()
+    (unlucky.directory / "status").write_text("1\n")
+    with pytest.raises(VmError, match="machines 1: what it said is above"):
+        lane._judge({"1": unlucky}, expected=1)
