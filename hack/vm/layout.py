@@ -17,7 +17,7 @@ MEMORY = "3G"  # a lab, its pods and what their file system keeps of changes; 1 
 # Software emulation takes ten to thirty times as long, on a machine that others may use as well. What a test waits for
 # at most is multiplied by this; what it asserts is not touched.
 SLOWNESS = 15
-LIMIT_S = 25 * 60  # for the selection: some 10 minutes of processor time, shared by the machines
+LIMIT_S = 25 * 60  # for the selection: some 9 minutes of processor time, shared by the machines
 LIMIT_ALL_S = 4 * 3600
 
 # A clock that costs no exit to the emulator; no mitigations of hardware that is not there, no zeroing of memory.

@@ -34,16 +34,27 @@ class Share:
         return self._ours[file]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """True: all is done."""
         if (self._claims / STOP).exists():
             item.session.shouldstop = "the time is up"
             return True
-        return None if self.is_ours(item.nodeid.partition("::")[0]) else True  # True: all is done
+        if not self.is_ours(_file(item)):
+            return True
+        if nextitem is None or _file(nextitem) == _file(item):
+            return None
+        # Whose the next file is nobody knows yet. What pytest kept for it would be in the way of another one's.
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """At once, and not at the end only: a machine may not come to its end."""
         if report.outcome not in ("passed", "skipped"):
             self._say(f"{report.nodeid}, {report.when}:\n{report.longreprtext}")
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -76,6 +76,21 @@ def test_two_machines_run_everything_once(tmp_path: Path) -> None:
         assert tuple(results.merged([(tmp_path / "junit").read_text()]).passed) == expected
 
 
+def test_what_is_kept_for_a_file_of_another_machine_is_in_nobodys_way(tmp_path: Path) -> None:
+    """pytest takes down after a test what the next one does not need, and the next may be somebody else's."""
+    deep = tmp_path / "deep"
+    files = [deep / "test_ours.py", deep / "test_theirs.py", tmp_path / "test_ours_too.py"]
+    (tmp_path / "claims" / "deep+test_theirs.py").mkdir(parents=True)
+    deep.mkdir()
+    for file in files:
+        file.write_text("def test_it(): pass\n")
+    environment = {**os.environ, share.CLAIMS: str(tmp_path / "claims"), "PYTHONPATH": str(layout.REPOSITORY)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", share.__name__, *map(str, files)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
 def test_a_failure_is_told_at_once_and_when_the_time_is_up_no_test_is_begun(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
     claims.mkdir()
