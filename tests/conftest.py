@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ settings.load_profile("shared machine")
 
 # Whose files take longest. They come first: where processes share the files, none is left alone with one of them.
 LONG = {"mesh", "lab", "cni"}
+
+
+# What a shell runs in its background ignores SIGINT, and so would every program that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
