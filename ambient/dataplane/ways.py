@@ -253,7 +253,10 @@ class Ways:
         loose = [each for each in flows if each.kind is Kind.DIRECT and each.established_ns and not each.admitted]
         if loose:
             log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
-            await self._in_order(partial(self._kernel.destroy, loose))
+            try:
+                await self._in_order(partial(self._kernel.destroy, loose))
+            except CaptureError as error:  # they are found again
+                log.error("trying again to end direct connections: %s", error)  # noqa: TRY400 - the text says it all
 
     async def void(self) -> None:
         """No verdict of an earlier agent stands any more."""

@@ -82,6 +82,20 @@ async def test_what_nobody_let_in_and_the_kernel_did_not_seal_is_ended(
     assert "ending 1 direct connections that could not be sealed" in caplog.text
 
 
+@in_a_loop
+async def test_what_could_not_be_sealed_nor_ended_is_tried_at_the_next_look(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.dial()
+    node.kernel.live[:] = [replace(node.connect(endpoint=NEAR), admitted=False)]
+    number = node.kernel.live[0].number
+    node.kernel.fails = 1
+    assert await node.ways.numbers() == {number}
+    assert "not now" in caplog.text
+    await node.ways.numbers()
+    assert node.kernel.live == []
+
+
 @pytest.mark.parametrize("problem", ["", "it is refused"])
 @in_a_loop
 async def test_what_cannot_be_ended_is_told_of_and_holds_up_nothing(
