@@ -111,3 +111,10 @@ async def test_what_cannot_be_ended_is_told_of_and_holds_up_nothing(
     assert said.startswith("1 connections past the engine that are denied now could not be ended, and go on")
     assert "pod shop/client to 10.1.0.5" in said
     assert ("not now" in said) == bool(problem)
+    await node.ways.stand_by()
+    assert len(node.kernel.live) == 1
+    node.kernel.misses = node.kernel.fails = 0
+    for _ in range(2):  # the second finds that the first did it
+        await node.ways.stand_by()
+    assert node.kernel.live == []
+    assert caplog.records[-1].getMessage().endswith("that could not be ended are over")
