@@ -73,9 +73,8 @@ static void queue_drop(struct pool *pool, struct queue *queue, size_t n) {
   }
 }
 
-int queue_send(struct pool *pool, struct queue *queue, int fd, size_t *sent) {
+int queue_send(struct pool *pool, struct queue *queue, int fd) {
   enum { VECTORS = 16 };
-  *sent = 0;
   while (queue->bytes) {
     struct iovec vectors[VECTORS];
     struct msghdr message = {.msg_iov = vectors};
@@ -84,7 +83,6 @@ int queue_send(struct pool *pool, struct queue *queue, int fd, size_t *sent) {
     ssize_t k = sendmsg(fd, &message, MSG_NOSIGNAL);
     if (k < 0) return errno;
     queue_drop(pool, queue, (size_t)k);
-    *sent += (size_t)k;
   }
   return 0;
 }

@@ -27,7 +27,7 @@ struct queue {
 };
 
 bool queue_add(struct pool *, struct queue *, const uint8_t *, size_t); // false: out of memory
-int queue_send(struct pool *, struct queue *, int fd, size_t *sent);    // 0, or errno (EAGAIN: the rest waits)
+int queue_send(struct pool *, struct queue *, int fd);                  // 0, or errno (EAGAIN: the rest waits)
 void queue_clear(struct pool *, struct queue *);
 
 struct buffer *pool_buffer(struct pool *); // CIPHER_MAX bytes; NULL: out of memory

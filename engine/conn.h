@@ -31,8 +31,7 @@ struct leg {
   struct conn *conn;
   struct queue out; // socket: what it did not take yet
   uint64_t moved;   // stream: bytes both ways, for the elephants' rule
-  int32_t owed;     // stream: how much its window is to be opened further; < 0: it is not, by so much
-  enum width width; // of that window
+  enum width width; // stream: of its window
   bool readable;    // socket: an edge came and was not read to the end
   bool hung_up;     // socket: no further edge will come, so a short read is no sign of being drained
   bool eof;         // its side said all it had to say

@@ -53,10 +53,9 @@ void leg_finish(struct leg *to) {
 }
 
 static void flush(struct leg *to) {
-  size_t sent;
   if (!to->out.bytes) return;
-  int error = queue_send(&to->conn->worker->pool, &to->out, to->source.fd, &sent);
-  window_took(leg_other(to), sent);
+  int error = queue_send(&to->conn->worker->pool, &to->out, to->source.fd);
+  window_open(leg_other(to));
   if (error && error != EAGAIN) return socket_failed(to, error);
   if (to->out.bytes) return;
   send_fin(to);
@@ -71,10 +70,10 @@ void leg_give(struct leg *to, const uint8_t *bytes, size_t n) {
     ssize_t k = send(to->source.fd, bytes, n, MSG_NOSIGNAL);
     if (k < 0 && errno != EAGAIN) return socket_failed(to, errno);
     done = k > 0 ? (size_t)k : 0;
-    window_took(leg_other(to), done);
   }
   if (done < n && !queue_add(&c->worker->pool, &to->out, bytes + done, n - done))
-    conn_end(c, AMB_END_RESOURCES, ENOMEM, "no memory for what waits");
+    return conn_end(c, AMB_END_RESOURCES, ENOMEM, "no memory for what waits");
+  window_open(leg_other(to));
 }
 
 // ---- from a socket

@@ -70,6 +70,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     pool_rejoin(t);
   }
   if (frame->hd.type == NGHTTP2_HEADERS && leg_of(session, id)) headers_complete(leg_of(session, id), frame);
+  if (frame->hd.type == NGHTTP2_DATA && frame->data.padlen && leg_of(session, id)) window_open(leg_of(session, id));
   bool carries_end = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
   struct leg *leg = carries_end && frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? leg_of(session, id) : NULL;
   if (!leg) return 0;
@@ -102,7 +103,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
   if (!leg) return 0;
   count_moved(t, leg, n);
   leg_give(leg_other(leg), bytes, n);
-  window_judge(leg, leg_other(leg)->out.bytes);
+  window_judge(leg);
   return 0;
 }
 

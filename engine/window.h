@@ -6,9 +6,9 @@
 
 struct leg;
 
-void window_took(struct leg *, size_t);          // bytes of the stream reached the app
-void window_moved(struct leg *, size_t);         // bytes of it came or went
-void window_judge(struct leg *, size_t waiting); // bytes of it came, so many wait for the app: is it to be wide?
-void window_close(struct leg *);                 // it leaves its tunnel
+void window_open(struct leg *);          // the app took bytes of the stream, or some were padding
+void window_moved(struct leg *, size_t); // bytes of it came or went
+void window_judge(struct leg *);         // bytes of it came: is it to be wide?
+void window_close(struct leg *);         // it leaves its tunnel
 
 #endif

@@ -86,6 +86,7 @@ class Admin:
             str(asked.get("from", "")),
             str(asked.get("to", "")),
             node=self._agent.settings.node,
+            host=self._agent.proxy.host,
             in_the_way=self._agent.ways.in_the_way,
         )
 

@@ -15,7 +15,8 @@ from ambient.model.mesh import Identity, IPAddress, Service, Workload
 from ambient.model.world import World
 from ambient.observe.records import Flow, Party
 
-# Refusals that the kernel may give by itself: nothing in them depends on who is there at the moment.
+# Refusals that the kernel may give by itself: no question's wait for news, and no endpoint's health, would change them.
+# Of an unknown pod the first question has waited; the news takes the verdict back.
 _KERNEL_REFUSES = frozenset({"not_in_registry", "mtls_required", "unknown_pod"})
 
 

@@ -130,13 +130,21 @@ class Proxy:
         for number in revision.forget:
             if number in cut:
                 self._engine.send(Message(abi.Type.CUT, abi.Cut(answer=number, reason=abi.Reason.CUT)))
-            elif not self._repeats:
+            elif not self._repeats or self._is_bared(number):
                 self._engine.send(Message(abi.Type.FORGET, abi.Ref(id=number)))
+
+    def _is_bared(self, number: int) -> bool:
+        """An earlier agent let it out in the clear, which now it must not be."""
+        found = self.decisions.get(number)
+        if found is None or found.outcome is None or not isinstance(found.question, Outbound):
+            return False
+        return found.flow.path == "plaintext" != found.outcome.flow.path
 
     def inherit(self, rows: list[Message]) -> None:
         """Take over the decisions of an earlier agent: their records are ours, and what is denied now ends now.
 
-        What is not denied the engines repeat until judge_all(): pods need not be known here.
+        What is not denied, nor dialled in the clear for want of news, the engines repeat until judge_all(): pods need
+        not be known here.
         """
         for row in rows:
             if isinstance(row.body, abi.AnswerRow):

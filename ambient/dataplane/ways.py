@@ -87,6 +87,7 @@ class Ways:
         self._world, self._in_order, self._lease_s = world, in_order, lease_s
         self._standing: dict[int, tuple[int, Place]] = {}  # by number
         self._cuts: Cuts = {}
+        self._owed: Cuts = {}  # likewise: they could not be ended
         self._cutting = False
         self._due = asyncio.Event()
         self._settled = asyncio.Condition()
@@ -120,8 +121,18 @@ class Ways:
         return True
 
     async def stand_by(self) -> None:
-        """To be said again and again: there is somebody who takes verdicts back, so they hold for as long again."""
+        """To be said again and again: there is somebody who takes verdicts back, so they hold for as long again.
+
+        What could not be ended when it was to be is tried once more.
+        """
         await self._in_order(partial(self._kernel.renew, self._lease_s))
+        if self._owed:
+            owed, self._owed = self._owed, {}
+            left, why = await self._in_order(partial(self._end, owed, {}))
+            if left or why:
+                _add(self._owed, owed)
+            else:
+                log.warning("the connections past the engine that could not be ended are over")
 
     def withdraw(self, numbers: Iterable[int]) -> None:
         """The kernel goes by none of these any more, at once."""
@@ -147,15 +158,11 @@ class Ways:
         """End what may not go on; settled() waits for it. Its verdicts were withdrawn before."""
         for decision in revision.cut:
             if decision.way is not None:
-                self._to_end(decision.id, None)
+                _add(self._cuts, {decision.id: None})
         for decision, hop in revision.cut_hops:
-            self._to_end(decision.id, {(hop.ip, hop.port)})
+            _add(self._cuts, {decision.id: {(hop.ip, hop.port)}})
         if self._cuts:
             self._due.set()
-
-    def _to_end(self, number: int, places: set[Place] | None) -> None:
-        before = self._cuts.get(number, set())
-        self._cuts[number] = None if before is None or places is None else before | places
 
     async def settled(self) -> None:
         """Return when all that was to be cut is."""
@@ -189,9 +196,10 @@ class Ways:
                 log.error("trying again to end direct connections: %s", why)
             await asyncio.sleep(AGAIN_S)
         self.left += max(1, len(left))
+        _add(self._owed, cuts)
         log.error(
-            "%d connections past the engine that are denied now could not be ended, and go on; no new ones are let "
-            "through. Ending the client's pod ends them. %s",
+            "%d connections past the engine that are denied now could not be ended, and go on until they can be; no "
+            "new ones are let through. Ending the client's pod ends them. %s",
             len(left),
             "; ".join([*(f"{self._client(each)} to {each.destination[0]}" for each in left[:3]), why]),
         )
@@ -253,7 +261,10 @@ class Ways:
         loose = [each for each in flows if each.kind is Kind.DIRECT and each.established_ns and not each.admitted]
         if loose:
             log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
-            await self._in_order(partial(self._kernel.destroy, loose))
+            try:
+                await self._in_order(partial(self._kernel.destroy, loose))
+            except CaptureError as error:  # they are found again
+                log.error("trying again to end direct connections: %s", error)  # noqa: TRY400 - the text says it all
 
     async def void(self) -> None:
         """No verdict of an earlier agent stands any more."""
@@ -269,6 +280,12 @@ class Ways:
             question, seen, way = direct_endings.inherited(flow, world, self._pods)
             self._decisions.inherit(flow.number, question, seen, way)
         self.ended.begin()
+
+
+def _add(cuts: Cuts, more: Cuts) -> None:
+    for number, places in more.items():
+        before = cuts.get(number, set())
+        cuts[number] = None if before is None or places is None else before | places
 
 
 def _is_cut(flow: direct.Flow, cuts: Cuts) -> bool:

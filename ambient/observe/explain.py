@@ -7,7 +7,7 @@ yet and whether the app listens are not in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from ambient.model import policy, route, samenode
 from ambient.model.mesh import IPAddress, Workload
@@ -18,15 +18,23 @@ Row = dict[str, object]
 InTheWay = Callable[[str, str], str]  # what keeps a client and a server, by workload key, from the direct path
 
 
-def explain(world: World, source: str, to: str, *, node: str = "", in_the_way: InTheWay = lambda *_: "") -> Row:
+def explain(
+    world: World,
+    source: str,
+    to: str,
+    *,
+    node: str = "",
+    host: Container[IPAddress] = (),
+    in_the_way: InTheWay = lambda *_: "",
+) -> Row:
     """`source`: NAMESPACE/POD; `to`: HOST:PORT. Raises ValueError when either means nothing here.
 
-    `in_the_way`: on `node`, besides what the World says; empty: nothing.
+    `host`: the addresses of `node`. `in_the_way`: on it, besides what the World says; empty: nothing.
 
     `verdict` is allow, deny, or depends: on which of the endpoints is chosen.
     """
     who = names.client(world, source)
-    met = in_the_way if who.node == node else _nothing
+    host, met = (host, in_the_way) if who.node == node else ((), _nothing)
     named = names.resolve(world, who, to)
     outside = _not_captured(who, named.addresses[0], named.port)
     endpoints: list[Row] = []
@@ -36,7 +44,7 @@ def explain(world: World, source: str, to: str, *, node: str = "", in_the_way: I
             says.append(outside)
             endpoints += _uncaptured(world, who, ip, named.port)
             continue
-        match route.plan(world, who, ip, named.port):
+        match route.plan(world, who, ip, named.port, host=host):
             case route.Refuse() as refused:
                 says.append(refused.why)
                 endpoints.append(_row(ip, named.port, "none", "deny", reason=refused.reason, why=refused.why))

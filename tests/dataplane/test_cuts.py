@@ -82,6 +82,20 @@ async def test_what_nobody_let_in_and_the_kernel_did_not_seal_is_ended(
     assert "ending 1 direct connections that could not be sealed" in caplog.text
 
 
+@in_a_loop
+async def test_what_could_not_be_sealed_nor_ended_is_tried_at_the_next_look(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.dial()
+    node.kernel.live[:] = [replace(node.connect(endpoint=NEAR), admitted=False)]
+    number = node.kernel.live[0].number
+    node.kernel.fails = 1
+    assert await node.ways.numbers() == {number}
+    assert "not now" in caplog.text
+    await node.ways.numbers()
+    assert node.kernel.live == []
+
+
 @pytest.mark.parametrize("problem", ["", "it is refused"])
 @in_a_loop
 async def test_what_cannot_be_ended_is_told_of_and_holds_up_nothing(
@@ -97,3 +111,10 @@ async def test_what_cannot_be_ended_is_told_of_and_holds_up_nothing(
     assert said.startswith("1 connections past the engine that are denied now could not be ended, and go on")
     assert "pod shop/client to 10.1.0.5" in said
     assert ("not now" in said) == bool(problem)
+    await node.ways.stand_by()
+    assert len(node.kernel.live) == 1
+    node.kernel.misses = node.kernel.fails = 0
+    for _ in range(2):  # the second finds that the first did it
+        await node.ways.stand_by()
+    assert node.kernel.live == []
+    assert caplog.records[-1].getMessage().endswith("that could not be ended are over")

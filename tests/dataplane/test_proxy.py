@@ -307,6 +307,23 @@ def test_what_is_not_denied_is_repeated_until_all_is_judged() -> None:
     assert [m.body.id for m in setup.link.sent if isinstance(m.body, abi.Ref)] == [0]
 
 
+@pytest.mark.parametrize("known", ["at once", "later"])
+def test_what_would_be_dialled_plainly_and_now_in_a_tunnel_is_not_repeated(known: str) -> None:
+    """Until pods are captured again nobody answers; better that than in the clear."""
+    setup, ip = Setup(), address("10.1.0.9")
+    with_new = setup.world.replace([a_pod("new", ip, "node-2")], revision="2")
+    question = Outbound("shop/client", "uid-client", setup.cookie, ip, 80)
+    text = label(question, Flow(reporter="source", path="plaintext"))
+    if known == "at once":
+        setup.proxy.world = with_new
+    setup.proxy.inherit([Message(abi.Type.ROW_ANSWER, abi.AnswerRow(answer=777, label_len=len(text)), text)])
+    if known == "later":
+        assert setup.link.sent == []
+        setup.proxy.world = with_new
+        setup.proxy.touched({f"ip:{ip}", "wl:shop/new"})
+    assert [m.body.id for m in setup.link.sent if isinstance(m.body, abi.Ref)] == [777]
+
+
 def test_inherited_connections_whose_label_cannot_be_read_are_cut() -> None:
     setup = Setup()
     label = b'["from the future"]\n{}'

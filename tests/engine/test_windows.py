@@ -21,6 +21,7 @@ ALONE = 32 << 20
 
 PIECE = 64 << 10
 MOUTHFUL = 512 << 10
+PADDING = 256  # of a frame, with its length
 MOMENT_S = 0.2  # nothing came for so long: there is nothing
 SLACK = 1 << 20  # of resident memory, for what is not waiting bytes
 
@@ -177,3 +178,15 @@ def test_a_reader_that_stops_has_one_wide_window_waiting_and_gets_all_of_it(
         peer.flush()
         app.join()
         assert received == [sent]
+
+
+@pytest.mark.parametrize("size", [1, 256])
+def test_padding_is_given_back_as_bytes_are(far: harness.Node, ca: pki.Authority, sink: apps.App, size: int) -> None:
+    """It counts against the window, and no app takes it."""
+    with h2peer.dial(far.tunnel(), ca.svid()) as peer:
+        sender = Sender(peer, sink)
+        for _ in range(3 * STREAM_WINDOW // PADDING):
+            peer.until(lambda: sender.window > size + PADDING)
+            assert sender.window <= STREAM_WINDOW
+            peer.h2.send_data(sender.stream.number, bytes(size), pad_length=PADDING - 1)
+            peer.flush()

@@ -15,6 +15,7 @@ from ambient.model.mesh import (
     Match,
     MtlsMode,
     Namespace,
+    Node,
     OutboundMode,
     PeerAuthentication,
     Rule,
@@ -92,6 +93,14 @@ def test_what_the_clients_node_has_met_keeps_it_from_the_direct_path(node: str, 
     assert (row["path"], row["verdict"], said["node"]) == (path, "allow", "a")
     why = "not directly, though on one node: shop/client-1 and shop/near-1 are set aside"
     assert row["why"] == (why if node == "a" else "")
+
+
+@pytest.mark.parametrize(("node", "verdict"), [("a", "allow"), ("b", "deny")], ids=["its own", "another"])
+def test_addresses_that_the_clients_node_has_itself_are_no_missing_pods(node: str, verdict: str) -> None:
+    bridge = address("10.0.0.1")
+    world = a_world(CLIENT, Node(name="a", pod_networks=(ip_network("10.0.0.0/24"),)))
+    said = explain(world, "shop/client-1", f"{bridge}:53", node=node, host={bridge})
+    assert said["verdict"] == verdict
 
 
 def test_a_service_of_more_pods_than_the_kernel_chooses_among_is_the_engines() -> None:
