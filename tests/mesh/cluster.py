@@ -176,7 +176,8 @@ class Mesh(Lab):
         for side, found, other in zip(sides, traces(), reversed(traces()), strict=True):
             twice = sorted(trace for trace in set(found) if found.count(trace) > 1)
             missing = sorted(set(other) - set(found))
-            assert (len(found) + len(direct), twice, missing) == (count, [], []), f"{side}: of {count} records"
+            told = f"{side}: {len(found)} and {len(direct)} direct of {count} records, twice {twice}, missing {missing}"
+            assert (len(found) + len(direct), twice, missing) == (count, [], []), told
         return len(direct)
 
     def _lines(self, log: Path) -> list[Record]:
