@@ -115,7 +115,8 @@ def test_rule_and_table_are_all_that_changes_in_the_pod_and_they_go_again(
     capture: Capture, enrol: Enrol, pod: pods.Pod
 ) -> None:
     pod.ip("rule add fwmark 0x1000/0xf000 lookup 77")
-    shown = [f"{family} {what}" for family in ("-4", "-6") for what in ("rule", "route show table all", "addr")]
+    # By lines, which leave out whether a link has come up yet.
+    shown = [f"-o {family} {what}" for family in ("-4", "-6") for what in ("rule", "route show table all", "addr")]
     before = [pod.ip(each) for each in shown]
     enrol(pod)
     assert "1508:\tfrom all fwmark 0x53a/0xfff lookup 15008" in pod.ip("rule")
