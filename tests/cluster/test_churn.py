@@ -31,12 +31,15 @@ class Churned:
     def failed(self, scenario: str) -> Counter[str]:
         """Measured when it is first asked for."""
         if scenario not in self._failed:
-            with churn.load(self.space) as loads:
-                churn.SCENARIOS[scenario](self.space)
-            print(f"{self.space.name}, {scenario}: {loads}")
-            assert all(load.worked >= ENOUGH for load in loads)
-            self._failed[scenario] = Counter(error for load in loads for error in load.failed)
+            self._failed[scenario] = self.measure(scenario)
         return self._failed[scenario]
+
+    def measure(self, scenario: str) -> Counter[str]:
+        with churn.load(self.space) as loads:
+            churn.SCENARIOS[scenario](self.space)
+        print(f"{self.space.name}, {scenario}: {loads}")
+        assert all(load.worked >= ENOUGH for load in loads)
+        return Counter(error for load in loads for error in load.failed)
 
 
 def furnished(cluster: Cluster, name: str, **labels: str) -> Iterator[Churned]:
@@ -68,7 +71,7 @@ def test_before_there_is_a_mesh_nearly_every_request_works(plain: Churned, scena
 
 @pytest.mark.parametrize("scenario", churn.SCENARIOS)
 def test_no_request_fails_that_would_not_without_the_mesh(enrolled: Churned, plain: Churned, scenario: str) -> None:
-    failed, before = enrolled.failed(scenario), plain.failed(scenario)
+    failed, before = enrolled.measure(scenario), plain.failed(scenario)
     torn = min(failed["reset"], churn.TORN) if scenario == churn.SUDDEN else 0  # by chance, with a mesh or without
     assert failed.total() - torn <= before.total(), (failed, before)
     everybody = lambda: enrolled.space.captured() >= {churn.STANDING, *churn.pods(enrolled.space)}  # noqa: E731
