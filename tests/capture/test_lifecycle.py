@@ -115,7 +115,9 @@ def test_rule_and_table_are_all_that_changes_in_the_pod_and_they_go_again(
     capture: Capture, enrol: Enrol, pod: pods.Pod
 ) -> None:
     pod.ip("rule add fwmark 0x1000/0xf000 lookup 77")
-    # By lines, which leave out whether a link has come up yet.
+    # The kernel's own, when the link has come up: its local address, and the route to such.
+    settled = lambda: "fe80::/64" in pod.ip("-6 route") and "tentative" not in pod.ip("-6 addr")  # noqa: E731
+    pods.eventually(settled)
     shown = [f"-o {family} {what}" for family in ("-4", "-6") for what in ("rule", "route show table all", "addr")]
     before = [pod.ip(each) for each in shown]
     enrol(pod)
