@@ -222,7 +222,6 @@ class Agent:
             if self.cni.is_leaving:
                 await self.engines.end()
             self.ways.ended.drain()  # what ends later the next agent will find
-            self.telemetry.close()
             self.journal.close()
             await self.in_order(self.capture.uninstall if self.cni.is_leaving else self.capture.close)
             self._capturing.shutdown()

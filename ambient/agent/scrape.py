@@ -31,7 +31,6 @@ class Scrape:
             pods=lambda: {"captured": len(list(agent.pods)), "waiting": len(agent.enrolment.failures)},
             ready=lambda: not agent.not_ready(),
             records_dropped=lambda: agent.journal.dropped,
-            records_suppressed=lambda: agent.telemetry.refusals.suppressed,
             kernel_verdicts=lambda: len(agent.ways),
             pairs_aside=lambda: len(agent.ways.ended.aside),
             not_ended=lambda: agent.ways.left,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-from ambient.observe import refusals
 from ambient.observe.journal import Journal
 from ambient.observe.metrics import Metrics
 from ambient.observe.perflow import PerFlow
@@ -21,7 +19,6 @@ class Telemetry:
     def __init__(self, journal: Journal, metrics: Metrics, *others: Other) -> None:
         """`others` are told of every end as well, of those that ended alike together."""
         self._journal, self._metrics, self._others = journal, metrics, others
-        self.refusals = refusals.Refusals(self._write, lambda s, what: asyncio.get_running_loop().call_later(s, what))
         self._forms = PerFlow(Form)
         self._mirrored = PerFlow(lambda flow: replace(flow, reporter="source"))
 
@@ -40,15 +37,12 @@ class Telemetry:
                 other(mirrored, *endings)
 
     def _tell(self, flow: Flow, endings: tuple[Ending, ...]) -> None:
-        tell = self.refusals.tell if refusals.concerns(flow, endings[0]) else self._write
+        form = self._forms.of(flow)
         for ending in endings:
-            tell(flow, ending)
+            self._journal.write(form.fill(flow, ending))
         self._metrics.ended(flow, *endings)
         for other in self._others:
             other(flow, *endings)
-
-    def _write(self, flow: Flow, ending: Ending) -> None:
-        self._journal.write(self._forms.of(flow).fill(flow, ending))
 
     def both(self, flow: Flow) -> tuple[Flow, ...]:
         """As its reporter tells it, and of a direct one as the other side would."""
@@ -57,11 +51,6 @@ class Telemetry:
     def flush(self) -> None:
         """What was written has left the agent when this returns, as far as it can."""
         self._journal.flush()
-
-    def close(self) -> None:
-        """Write what was only counted so far."""
-        self.refusals.close()
-        self.flush()
 
     def handshake(self, seconds: float) -> None:
         self._metrics.observe_handshake(seconds)

@@ -38,7 +38,6 @@ class Gauges:
     pods: Callable[[], Mapping[str, int]] = dict  # pods by state: "captured", "waiting"
     ready: Callable[[], bool] = lambda: False
     records_dropped: Callable[[], int] = lambda: 0
-    records_suppressed: Callable[[], int] = lambda: 0
     kernel_verdicts: Callable[[], int] = lambda: 0
     pairs_aside: Callable[[], int] = lambda: 0
     not_ended: Callable[[], int] = lambda: 0
@@ -143,11 +142,6 @@ class Metrics:
             "ambient_engine_restarts", "Engines that died while they served, and were replaced", self._engine_deaths
         )
         yield CounterMetricFamily("ambient_records_dropped", "Access records nobody took", ask.records_dropped())
-        yield CounterMetricFamily(
-            "ambient_records_suppressed",
-            "Refusals of pods that are refused again and again, which share one record",
-            ask.records_suppressed(),
-        )
         yield GaugeMetricFamily(
             "ambient_kernel_verdicts",
             "Pods and addresses that the kernel decides about by itself",

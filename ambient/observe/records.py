@@ -104,7 +104,6 @@ class Ending(NamedTuple):
     error: int = 0  # errno or HTTP status, where the reason has one
     text: str = ""
     trace: str = ""  # W3C trace id, hexadecimal
-    suppressed: int = 0  # so many refusals of this pod have no record but this one: see refusals.py
 
 
 class Open(NamedTuple):
@@ -135,7 +134,7 @@ class Form:
         """
         (
             connection, source, destination, dialled, started_ns, duration_ns, setup_ns, sent, received, reason, error,
-            text, trace, suppressed,
+            text, trace,
         ) = ending  # fmt: skip
         source = f'"{source}"' if source else _JSON.encode(flow.source.address)
         destination = f'"{destination}"' if destination else _JSON.encode(flow.destination.address)
@@ -147,7 +146,7 @@ class Form:
             f',"response_flags":"{flags.of(flow.verdict, flow.reason, reason, error)}","source_address":{source}'
             f',"destination_address":{destination},"dialled_address":"{dialled}","bytes_sent":{sent}'
             f',"bytes_received":{received},"duration_ms":{duration_ns / 1e6:.3f},"setup_ms":{setup}'
-            f',"trace_id":"{trace}","suppressed":{suppressed}}}\n'
+            f',"trace_id":"{trace}"}}\n'
         ).encode()
 
 
@@ -196,7 +195,6 @@ def _end(flow: Flow, ending: Ending) -> dict[str, object]:
         "duration_ms": _ms(ending.duration_ns),
         "setup_ms": _ms(ending.setup_ns) if ending.setup_ns else None,
         "trace_id": ending.trace,
-        "suppressed": ending.suppressed,
     }
 
 

@@ -38,7 +38,6 @@ def test_a_pod_that_is_not_captured_yet_costs_no_other_its_figures() -> None:
         store=SimpleNamespace(get=lambda _: None),
         enrolment=SimpleNamespace(failures={}),
         journal=SimpleNamespace(dropped=0),
-        telemetry=SimpleNamespace(refusals=SimpleNamespace(suppressed=0)),
         engines=SimpleNamespace(inventory=inventory),
         ways=Ways(),
         in_order=in_order,

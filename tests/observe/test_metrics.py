@@ -152,7 +152,6 @@ def test_what_others_know_is_asked_at_the_scrape() -> None:
         pods=lambda: {"captured": 2},
         ready=lambda: True,
         records_dropped=lambda: 4,
-        records_suppressed=lambda: 6,
     )
     found = scrape(Metrics(gauges, wall=now.timestamp))
     assert value(found, "ambient_bpf_verdicts_total", verdict="marked") == 3
@@ -161,7 +160,6 @@ def test_what_others_know_is_asked_at_the_scrape() -> None:
     assert value(found, "ambient_pods", state="captured") == 2
     assert value(found, "ambient_ready") == 1
     assert value(found, "ambient_records_dropped_total") == 4
-    assert value(found, "ambient_records_suppressed_total") == 6
 
 
 def test_what_the_agent_counts_itself_is_there_from_the_start_and_moves() -> None:
