@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ambient.dataplane import abi
+from ambient.dataplane import abi, versions
 from ambient.model.mesh import IPAddress, address, packed16
 
 _HEAD = ctypes.sizeof(abi.Head)
@@ -48,13 +48,13 @@ def pack(messages: Sequence[Message], version: int = abi.ABI) -> Iterator[Packet
     `version`: the reader's. Messages that it does not know are left out; their descriptors are the caller's to close.
     """
     packet = Packet()
-    lengths = version >= abi.BODY_LENGTHS_SINCE
+    lengths = version >= versions.BODY_LENGTHS_SINCE
     for message in messages:
         if not is_known(message, version):
             continue
         body = bytes(message.body) if message.body is not None else b""
         if not lengths:
-            body = body[: abi.LEAST[message.type]]
+            body = body[: versions.LEAST[message.type]]
         size = _HEAD + len(body) + len(message.tail)
         padding = -size % 8
         if size + padding > abi.MESSAGE_MAX or len(message.fds) > abi.FDS_MAX:
@@ -74,7 +74,7 @@ def pack(messages: Sequence[Message], version: int = abi.ABI) -> Iterator[Packet
 
 def is_known(message: Message, version: int) -> bool:
     """Can an engine of this version read it?"""
-    return abi.SINCE.get(message.type, abi.ABI_OLDEST) <= version
+    return versions.SINCE.get(message.type, abi.ABI_OLDEST) <= version
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ def unpack(data: bytes, fds: Sequence[int]) -> Unpacked:
             raise ProtocolError(f"message type {head.type} is not one an engine sends")
         kind = _KINDS.get(head.type)
         end = offset + head.size
-        body = offset + _HEAD, offset + _HEAD + (head.body or (abi.LEAST[kind] if kind else 0))
+        body = offset + _HEAD, offset + _HEAD + (head.body or (versions.LEAST[kind] if kind else 0))
         if head.size < _HEAD or head.size % 8 or end > len(data) or body[1] > end:
             name = kind.name if kind else f"message type {head.type}"
             raise ProtocolError(f"{name} says it has {head.size} bytes, {len(data) - offset} are there")
@@ -119,8 +119,10 @@ def unpack(data: bytes, fds: Sequence[int]) -> Unpacked:
 
 def _read(kind: abi.Type, raw: bytes) -> abi.Struct:
     """What a later version added is left out; what an earlier one lacks is zero."""
-    if len(raw) < abi.LEAST[kind]:
-        raise ProtocolError(f"{kind.name} has a body of {len(raw)} bytes, no version's has less than {abi.LEAST[kind]}")
+    if len(raw) < versions.LEAST[kind]:
+        raise ProtocolError(
+            f"{kind.name} has a body of {len(raw)} bytes, no version's has less than {versions.LEAST[kind]}"
+        )
     struct = abi.BODIES[kind]
     return struct.from_buffer_copy(raw.ljust(ctypes.sizeof(struct), b"\0"))
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from ambient.dataplane import abi
+from ambient.dataplane import abi, versions
 
 from . import frozen
 
@@ -148,15 +148,15 @@ def test_no_number_changes_its_meaning(name: str) -> None:
 
 
 def test_of_every_message_there_is_a_least_size_and_engine_and_agent_agree_on_it() -> None:
-    assert set(abi.LEAST) == set(abi.Type)
+    assert set(versions.LEAST) == set(abi.Type)
     table = (HEADER.parent / "messages.c").read_text()
     theirs = re.findall(r"\[AMB_(\w+)\] = \{\w+, (?:BODY\(\w+\)|0), (\d+), -?\d+\}", table)
     assert {name: int(size) for name, size in theirs} == {
-        kind.name: size for kind, size in abi.LEAST.items() if kind >= abi.Type.SETTINGS
+        kind.name: size for kind, size in versions.LEAST.items() if kind >= abi.Type.SETTINGS
     }
-    assert all(ctypes.sizeof(body) >= abi.LEAST[kind] for kind, body in abi.BODIES.items())
+    assert all(ctypes.sizeof(body) >= versions.LEAST[kind] for kind, body in abi.BODIES.items())
 
 
 def test_what_is_more_than_version_3_had_is_said_to_nobody_who_speaks_that() -> None:
-    assert all(abi.ABI_OLDEST < since <= abi.ABI for since in abi.SINCE.values())
-    assert {kind for kind in abi.Type if kind > abi.Type.DRAIN} <= set(abi.SINCE)
+    assert all(abi.ABI_OLDEST < since <= abi.ABI for since in versions.SINCE.values())
+    assert {kind for kind in abi.Type if kind > abi.Type.DRAIN} <= set(versions.SINCE)

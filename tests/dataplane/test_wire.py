@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambient.dataplane import abi, wire
+from ambient.dataplane import abi, versions, wire
 from ambient.dataplane.wire import Message
 
 
@@ -112,7 +112,7 @@ def test_what_a_later_version_adds_is_skipped_and_what_follows_is_read() -> None
 
 def test_what_an_earlier_version_lacks_is_zero() -> None:
     """Version 3: no length of the body in the head, and a HELLO without the oldest version."""
-    hello = bytes(abi.Hello(abi=3, build_len=2))[: abi.LEAST[abi.Type.HELLO]]
+    hello = bytes(abi.Hello(abi=3, build_len=2))[: versions.LEAST[abi.Type.HELLO]]
     (message,) = wire.unpack(head(abi.Type.HELLO, 48) + hello + b"v3" + bytes(6), []).messages
     assert isinstance(message.body, abi.Hello)
     assert (message.body.abi, message.body.oldest, message.tail[:2]) == (3, 0, b"v3")
