@@ -263,7 +263,7 @@ class Ways:
             log.error("ending %d direct connections that could not be sealed (flow_loose in metrics)", len(loose))
             try:
                 await self._in_order(partial(self._kernel.destroy, loose))
-            except CaptureError as error:  # they are found again
+            except (CaptureError, OSError) as error:  # they are found again
                 log.error("trying again to end direct connections: %s", error)  # noqa: TRY400 - the text says it all
 
     async def void(self) -> None:

@@ -23,6 +23,7 @@ class Kernel:
         self.said: list[str] = []
         self.lease = 0.0  # seconds
         self.fails = 0  # so many times destroy() does
+        self.failure: Exception = CaptureError("not now")
         self.misses = 0  # so many times it does not find what is there
         self.late = 0  # so many times it finds a server's end, made when its client's was gone
         self._most = most
@@ -55,7 +56,7 @@ class Kernel:
     def destroy(self, flows: Iterable[Flow]) -> int:
         if self.fails:
             self.fails -= 1
-            raise CaptureError("not now")
+            raise self.failure
         doomed = [flow for flow in flows if flow in self.live]
         self.said.append(f"destroy {len(doomed)}")
         if self.misses:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
 
+from ambient.capture.errors import CaptureError
 from ambient.dataplane import ways
 from ambient.model.mesh import Action, AuthorizationPolicy, Match, Rule
 from tests.dataplane.direct import NEAR, VIP, Node, in_a_loop
@@ -82,10 +84,12 @@ async def test_what_nobody_let_in_and_the_kernel_did_not_seal_is_ended(
     assert "ending 1 direct connections that could not be sealed" in caplog.text
 
 
+@pytest.mark.parametrize("failure", [CaptureError("not now"), OSError(errno.EMFILE, "not now")])
 @in_a_loop
 async def test_what_could_not_be_sealed_nor_ended_is_tried_at_the_next_look(
-    node: Node, caplog: pytest.LogCaptureFixture
+    node: Node, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
+    node.kernel.failure = failure
     node.dial()
     node.kernel.live[:] = [replace(node.connect(endpoint=NEAR), admitted=False)]
     number = node.kernel.live[0].number
