@@ -61,7 +61,8 @@ enum amb_type {
   AMB_FORGET,        // struct amb_ref: do not repeat this answer (id 0: any answer); connections under it live on
   AMB_CUT,           // struct amb_cut: end every connection made under this answer, forget it
   AMB_INVENTORY,     // struct amb_inventory: ask for rows
-  AMB_SEEN,          // struct amb_ref, id = how many ENDED of this attachment the agent has dealt with (ACKNOWLEDGES)
+  AMB_SEEN,          // struct amb_ref, id = how many ENDED of this attachment the agent has dealt with (ACKNOWLEDGES);
+                     // counts after the end of its socket, too, until a newer agent sends SETTINGS
   AMB_CONTEXTS, // struct amb_contexts: the only ones still wanted, tail: their numbers. The rest is forgotten with its
                 // keys; tunnels made with it live on
   AMB_DRAIN,    // struct amb_drain: another engine has the listening sockets. Accept nothing more, let the peers of

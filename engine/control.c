@@ -1,6 +1,7 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ union rights {
 
 static void on_door(struct source *, uint32_t);
 static void on_agent(struct source *, uint32_t);
+static void on_former(struct source *, uint32_t);
 static void flush(struct later *);
 static void on_records(struct timer *);
 
@@ -27,6 +29,7 @@ void control_open(struct worker *w, int listening_socket) {
   struct control *c = &w->control;
   c->door = (struct source){.fd = listening_socket, .ready = on_door};
   c->agent = (struct source){.fd = -1, .ready = on_agent};
+  c->former = (struct source){.fd = -1, .ready = on_former};
   c->flush.run = flush;
   c->records.fire = on_records;
   if (listening_socket >= 0) loop_watch(&w->loop, &c->door, EPOLLIN);
@@ -43,6 +46,7 @@ void control_close(struct worker *w) {
   loop_forget(&w->loop, &w->control.flush);
   loop_disarm(&w->control.records);
   report_drop_endings(w);
+  loop_close_source(&w->control.former);
   loop_close_source(&w->control.door);
 }
 
@@ -56,9 +60,21 @@ void control_detach(struct worker *w, const char *why) {
   while (c->parcels) parcel_drop(c, c->parcels);
 }
 
+// What is told again to the next one would have two records: so the one before is listened to as long as it can be.
+static void step_aside(struct worker *w) {
+  struct control *c = &w->control;
+  int fd = c->agent.fd < 0 ? -1 : fcntl(c->agent.fd, F_DUPFD_CLOEXEC, 0);
+  control_detach(w, "a newer agent attached");
+  loop_close_source(&c->former);
+  if (fd < 0) return;
+  shutdown(fd, SHUT_WR); // it reads what it was sent, and then that this is the end
+  c->former.fd = fd;
+  if (loop_watch(&w->loop, &c->former, EPOLLIN)) loop_close_source(&c->former);
+}
+
 static void attach(struct worker *w, int fd) {
   struct control *c = &w->control;
-  control_detach(w, "a newer agent attached");
+  step_aside(w);
   c->agent.fd = fd;
   c->writable = true;
   c->ready = c->puzzled = false;
@@ -173,6 +189,38 @@ static void receive(struct worker *w) {
   }
   c->unread = true; // edge-triggered: nobody else would come back to the rest
   if (c->agent.fd >= 0) loop_again(&w->loop, &c->flush);
+}
+
+// Whether it said something. Of all that only SEEN counts any more.
+static bool hear_former(struct worker *w) {
+  struct control *c = &w->control;
+  ssize_t n = recv(c->former.fd, c->packet, sizeof c->packet, 0); // descriptors that come along are closed
+  if (n < 0 && errno == EAGAIN) return false;
+  bool sound = n > 0;
+  for (size_t at = 0; sound && at < (size_t)n;) {
+    size_t left = (size_t)n - at;
+    const struct amb_head *head = (const void *)(c->packet + at);
+    sound = left >= sizeof *head && head->size >= sizeof *head && head->size <= left && head->size % 8 == 0;
+    if (sound && head->type == AMB_SEEN && head->size >= sizeof *head + sizeof(struct amb_ref))
+      report_seen(w, ((const struct amb_ref *)(const void *)(head + 1))->id);
+    at += sound ? head->size : 0;
+  }
+  if (!sound) loop_close_source(&c->former);
+  return sound;
+}
+
+static void on_former(struct source *source, uint32_t events) {
+  (void)events;
+  if (source->fd >= 0) hear_former(container_of(source, struct worker, control.former));
+}
+
+void control_ready(struct worker *w) {
+  struct control *c = &w->control;
+  if (c->ready) return;
+  for (int turn = 0; turn < EVENTS && c->former.fd >= 0 && hear_former(w);) turn++;
+  loop_close_source(&c->former);
+  report_retell(w);
+  c->ready = true;
 }
 
 static void on_agent(struct source *source, uint32_t events) {

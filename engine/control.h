@@ -39,6 +39,8 @@ struct ending {
 struct control {
   struct source door;  // where agents attach
   struct source agent; // the newest one; fd -1: none
+  // The one before it. It is told nothing more, but may say what it has seen until the newest is to be told the rest.
+  struct source former;
   struct later flush;
   struct timer records; // when records that wait for company go without it
   bool writable;
@@ -54,7 +56,7 @@ struct control {
   uint64_t last_question;
   struct ending *endings;               // not sent on this attachment
   struct ending *delivered;             // sent; waiting for SEEN, or for the inventory that tells their labels
-  uint64_t delivered_count, seen_count; // of this attachment
+  uint64_t delivered_count, seen_count; // of this attachment; until it is ready, of the one before
   uint32_t endings_count;               // in both lists
   uint8_t packet[AMB_PACKET_MAX] __attribute__((aligned(8)));
 };
@@ -72,6 +74,7 @@ struct message {
 void control_open(struct worker *, int listening_socket);
 void control_close(struct worker *);
 void control_detach(struct worker *, const char *why); // NULL: it left by itself
+void control_ready(struct worker *);                   // the newest agent is to be told of endings from now on
 void control_flush_soon(struct worker *);
 void control_flush_later(struct worker *); // within RECORDS_WAIT_MS
 void control_receive(struct worker *, uint8_t *packet, size_t size, int *fds, unsigned fd_count, bool fds_cut);

@@ -30,8 +30,8 @@ static const char *on_settings(struct worker *w, const struct message *m) {
   if (!s->max_streams || !s->tunnel_idle_s || s->keepalive_s > 32767) return "SETTINGS with a number out of range";
   w->settings = *s;
   listeners_tune(w);
+  control_ready(w);
   w->control.acknowledges = s->flags & AMB_ACKNOWLEDGES;
-  w->control.ready = true;
   control_flush_soon(w);
   return NULL;
 }

@@ -189,13 +189,18 @@ void report_attached(struct worker *w) {
   report_hello(w);
   if (!c->acknowledges)
     while (c->delivered) drop(c, &c->delivered, c->delivered);
+  for (struct ending *e = c->endings; e; e = e->next) e->old = true;
+  pods_attached(w);
+  c->acknowledges = true;
+}
+
+void report_retell(struct worker *w) {
+  struct control *c = &w->control;
+  for (struct ending *e = c->delivered; e; e = e->next) e->old = true;
   DL_CONCAT(c->delivered, c->endings); // what the former agent did not see, then what it was not told
   c->endings = c->delivered;
   c->delivered = NULL;
-  for (struct ending *e = c->endings; e; e = e->next) e->old = true;
   c->delivered_count = c->seen_count = 0;
-  pods_attached(w);
-  c->acknowledges = true;
 }
 
 // ---- inventory

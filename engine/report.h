@@ -23,6 +23,7 @@ void report_stillborn(struct worker *, struct amb_conn *, struct answer *, const
 size_t report_write_ending(const struct ending *, uint8_t *to, size_t room);
 void report_delivered(struct worker *, struct ending *);
 void report_seen(struct worker *, uint64_t count); // SEEN
+void report_retell(struct worker *);               // what was not seen until now is to be told to the newest agent
 void report_drop_endings(struct worker *);
 
 // Notices: dropped without an agent, or when one does not read. false: dropped

@@ -221,6 +221,7 @@ class Agent:
             await self.cni.close()
             if self.cni.is_leaving:
                 await self.engines.end()
+            await self.engines.hush()
             self.ways.ended.drain()  # what ends later the next agent will find
             self.journal.close()
             await self.in_order(self.capture.uninstall if self.cni.is_leaving else self.capture.close)

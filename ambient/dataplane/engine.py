@@ -67,6 +67,12 @@ class Engine:
         self.serving, self.drained = False, True
         self.send(Message(abi.Type.DRAIN, abi.Drain(timeout_s=timeout_s)))
 
+    async def hush(self) -> None:
+        """Hear no more of it. When this returns what was heard is acknowledged."""
+        for link in self.links:
+            link.hush()
+        await asyncio.sleep(0)  # for all that was due: see Link.seen()
+
     def close(self) -> None:
         for link in self.links:
             link.close()

@@ -168,6 +168,11 @@ class Engines:
             async with asyncio.timeout(GONE_S):
                 await asyncio.gather(*map(process.gone, self.pids))
 
+    async def hush(self) -> None:
+        """Hear no more: what is not acknowledged when this returns they tell the next agent."""
+        for engine in self._engines:
+            await engine.hush()
+
     async def barrier(self) -> None:
         """Return when every worker has dealt with all that was sent so far."""
         await self.inventory()
@@ -231,6 +236,7 @@ class Engines:
     async def _part(self) -> None:
         """Forget those that are gone."""
         for engine in [engine for engine in self._engines if not engine.attached]:
+            await engine.hush()  # some of its workers may be attached still
             engine.close()
             for link in engine.links:
                 self._inventories.lost(link)

@@ -94,6 +94,11 @@ class Link:
             self._acknowledge_due = True
             self._loop.call_soon(self._acknowledge)
 
+    def hush(self) -> None:
+        """Hear no more of it: what is not acknowledged it tells the next agent."""
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+
     def close(self, reason: str = "closed by the agent") -> None:
         sock, self._sock = self._sock, None
         if sock is None:
@@ -159,7 +164,8 @@ class Link:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
             if not data:
-                self.close("the engine closed it")
+                self.hush()
+                self._loop.call_soon(self.close, "the engine closed it")  # what it told is acknowledged before that
                 return
             try:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
