@@ -198,7 +198,7 @@ def test_two_workers_have_their_bound_each(tmp_path: pathlib.Path, ca: pki.Autho
             answered = 0
 
             def go_on() -> bool:
-                """Answer what was asked by now: a worker that is full again accepts no more before half of it is over."""
+                """Answer what was asked by now: a worker that is full again waits until half of that is over."""
                 nonlocal answered
                 for asked in silent.asked[answered:]:
                     node.agent.answer(asked, verdicts.Carry([verdicts.Choice(app.address)]))
