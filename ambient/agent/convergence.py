@@ -57,7 +57,7 @@ class Convergence:
         self.errors: list[str] = []  # of the source
         self.problems: dict[str, str] = {}  # why capture is not whole, by what was looked after
         self._inherited: list[Message] | None = inherited  # None: judged
-        self._voided = self._listening = False
+        self._listening = False
         self._changed = asyncio.Event()
         self._next: World | None = None
         self._asked = self._settled = 0  # convergences that were asked for, and done: see settle()
@@ -83,9 +83,10 @@ class Convergence:
             if self._next is None:
                 continue  # before the first World nothing is judged, and nobody let go
             asked = self._asked
-            if not self._voided:  # by now somebody can decide anew; and this, too, waits for nothing that could fail
+            if (
+                self._inherited is not None
+            ):  # by now somebody can decide anew; and this waits for nothing that could fail
                 await self._ways.void()
-                self._voided = True
             touched = await self._worlds.take(self._next)
             self._proxy.world = self._worlds.world  # what is denied now must not wait for anything that could fail
             self._proxy.touched(touched)

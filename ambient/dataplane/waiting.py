@@ -48,7 +48,7 @@ def _lacks_pod(world: World, key: str, uid: str) -> str:
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    pod: int
+    cookie: int
     token: str
     lacks: Callable[[], str]
     judge: Callable[[], None]
@@ -60,20 +60,20 @@ class Waiting:
 
     def __init__(self) -> None:
         self._by_token: dict[str, list[_Held]] = {}
-        self._by_pod = Counter[int]()
+        self._by_cookie = Counter[int]()
 
     def __len__(self) -> int:
-        return self._by_pod.total()
+        return self._by_cookie.total()
 
-    def hold(self, pod: int, lacks: Callable[[], str], judge: Callable[[], None]) -> bool:
-        """Keep a question that lacks something and judge it later, once. `pod`: the netns cookie of whose it is.
+    def hold(self, cookie: int, lacks: Callable[[], str], judge: Callable[[], None]) -> bool:
+        """Keep a question that lacks something and judge it later, once. `cookie`: its pod's.
 
         False: it lacks nothing, or too many wait.
         """
         token = lacks()
-        if not token or len(self) >= MOST or self._by_pod[pod] >= MOST_OF_ONE:
+        if not token or len(self) >= MOST or self._by_cookie[cookie] >= MOST_OF_ONE:
             return False
-        held = _Held(pod, token, lacks, judge)
+        held = _Held(cookie, token, lacks, judge)
         held.over = asyncio.get_running_loop().call_later(LONGEST_S, self._release, held)
         self._keep(held)
         return True
@@ -97,13 +97,13 @@ class Waiting:
 
     def _keep(self, held: _Held) -> None:
         self._by_token.setdefault(held.token, []).append(held)
-        self._by_pod[held.pod] += 1
+        self._by_cookie[held.cookie] += 1
 
     def _drop(self, held: _Held) -> None:
         others = self._by_token[held.token]
         others.remove(held)
-        self._by_pod[held.pod] -= 1
-        if not self._by_pod[held.pod]:
-            del self._by_pod[held.pod]
+        self._by_cookie[held.cookie] -= 1
+        if not self._by_cookie[held.cookie]:
+            del self._by_cookie[held.cookie]
         if not others:
             del self._by_token[held.token]
