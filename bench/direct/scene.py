@@ -6,14 +6,14 @@ import contextlib
 import itertools
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from ambient.capture import Capture, abi, cgroups, direct, netns
+from ambient.capture import Capture, abi, direct, netns
 from ambient.model.mesh import CaptureSettings
+from bench import place as places
 
 NAMES = ("amb-bench-client", "amb-bench-server")
 ADDRESSES = tuple(map(ip_address, ("10.66.1.2", "10.66.1.3")))
@@ -25,26 +25,13 @@ _numbers = itertools.count(time.time_ns())
 
 @contextlib.contextmanager
 def place() -> Iterator[tuple[Path, Path]]:
-    """A folder with a BPF file system and the compiled loop, a cgroup, and two network namespaces."""
-    cgroup = cgroups.root() / NAMES[0]
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as undo:
-        folder = Path(name)
-        _run("cc", "-O2", str(Path(__file__).with_name("loop.c")), "-o", str(folder / "loop"))
-        (folder / "bpf").mkdir()
-        _run("mount", "-t", "bpf", "bpf", str(folder / "bpf"))
-        undo.callback(_run, "umount", str(folder / "bpf"))
-        cgroup.mkdir()
-        undo.callback(cgroup.rmdir)
-        for each in NAMES:
-            _run("ip", "netns", "add", each)
-            undo.callback(_run, "ip", "netns", "del", each)
-            _run("ip", "-n", each, "link", "set", "lo", "up")
-        client, server = NAMES
-        _run("ip", "-n", client, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", server)
+    """A folder with a BPF file system and the compiled loop, and a cgroup; the two pods' namespaces are there."""
+    client, server = NAMES
+    with places.made(Path(__file__).with_name("loop.c"), *NAMES) as made:
+        places.ip(client, f"link add eth0 type veth peer name eth0 netns {server}")
         for each, address in zip(NAMES, ADDRESSES, strict=True):
-            _run("ip", "-n", each, "addr", "add", f"{address}/24", "dev", "eth0")
-            _run("ip", "-n", each, "link", "set", "eth0", "up")
-        yield folder, cgroup
+            places.ip(each, f"addr add {address}/24 dev eth0", "link set eth0 up")
+        yield made
 
 
 @contextlib.contextmanager
@@ -91,7 +78,3 @@ def measure(loop: Path, cgroup: Path, dial: direct.Place) -> float:
         said, _ = process.communicate(b"xx")
     assert process.returncode == 0
     return float(said.split()[-1])
-
-
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True)

@@ -10,17 +10,16 @@ import contextlib
 import os
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import click
 
-from ambient.capture import Capture, CaptureError, cgroups, netns
+from ambient.capture import Capture, CaptureError, netns
 from ambient.capture.libbpf import Link
 from ambient.model.mesh import CaptureSettings
-from bench import command
+from bench import command, place
 
 NAME = "amb-bench-sockopt"
 ADDRESS, FAR = "10.66.0.2", "10.66.0.9"
@@ -47,26 +46,10 @@ def main(rounds: int) -> None:
 
 @contextlib.contextmanager
 def _place() -> Iterator[tuple[Path, Path]]:
-    """A folder with a BPF file system and the compiled loop, a cgroup, and the network namespace of a pod."""
-    cgroup = cgroups.root() / NAME
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as undo:
-        folder = Path(name)
-        _run("cc", "-O2", str(Path(__file__).with_name("loop.c")), "-o", str(folder / "loop"))
-        (folder / "bpf").mkdir()
-        _run("mount", "-t", "bpf", "bpf", str(folder / "bpf"))
-        undo.callback(_run, "umount", str(folder / "bpf"))
-        cgroup.mkdir()
-        undo.callback(cgroup.rmdir)
-        _run("ip", "netns", "add", NAME)
-        undo.callback(_run, "ip", "netns", "del", NAME)
-        for words in (
-            "link set lo up",
-            "link add eth0 type veth",
-            f"addr add {ADDRESS}/24 dev eth0",
-            "link set eth0 up",
-        ):
-            _run("ip", "-n", NAME, *words.split())
-        yield folder, cgroup
+    """A folder with a BPF file system and the compiled loop, and a cgroup; a pod's network namespace is there."""
+    with place.made(Path(__file__).with_name("loop.c"), NAME) as made:
+        place.ip(NAME, "link add eth0 type veth", f"addr add {ADDRESS}/24 dev eth0", "link set eth0 up")
+        yield made
 
 
 @contextlib.contextmanager
@@ -118,10 +101,6 @@ def _ask(process: subprocess.Popen[bytes]) -> float:
     assert process.stdout
     process.stdin.write(b"x")
     return float(process.stdout.readline())
-
-
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":
