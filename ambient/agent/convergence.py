@@ -83,9 +83,7 @@ class Convergence:
             if self._next is None:
                 continue  # before the first World nothing is judged, and nobody let go
             asked = self._asked
-            if (
-                self._inherited is not None
-            ):  # by now somebody can decide anew; and this waits for nothing that could fail
+            if self._inherited is not None:  # by now somebody can decide anew; and it waits for nothing that could fail
                 await self._ways.void()
             touched = await self._worlds.take(self._next)
             self._proxy.world = self._worlds.world  # what is denied now must not wait for anything that could fail
